@@ -1,0 +1,17 @@
+//! Floor 0: keys and bytes. Synchronous, no I/O. Published constructions only:
+//! XAES-256-GCM (c2sp.org/XAES-256-GCM), XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) and HKDF-Expand (RFC 5869
+//! section 2.3), each checked against vectors that nobody here wrote.
+
+pub(crate) mod aead;
+pub(crate) mod allotment;
+pub(crate) mod kdf;
+pub(crate) mod message;
+pub(crate) mod random;
+pub(crate) mod reader_keys;
+pub(crate) mod secret;
+pub(crate) mod suite;
+pub(crate) mod writer;
+pub(crate) mod xaes;
+
+#[cfg(test)]
+mod vectors;

