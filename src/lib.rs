@@ -1,14 +1,28 @@
-//! strongroom
-pub mod error;
+#![doc = include_str!("../README.md")]
+
+mod admin;
 mod clock;
 mod crypto;
+pub mod error;
 mod format;
+mod hot;
 mod key;
+mod keyring;
+mod kms;
+mod page;
+mod room;
+mod sealer;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use admin::Admin;
 pub use clock::{Clock, SystemClock};
 pub use crypto::secret::{DataKey, Plaintext};
 pub use crypto::suite::Suite;
+pub use error::{Error, ErrorKind, Result};
 pub use format::header::Header;
-pub use error::{Error, ErrorKind};
+pub use hot::HotScope;
 pub use key::encryption_context::EncryptionContext;
 pub use key::id::{KeyId, TenantId};
 pub use key::kek::KekUri;
@@ -21,10 +35,11 @@ pub use key::rotation::RotationPolicy;
 pub use key::scope::Scope;
 pub use key::state::KeyState;
 pub use key::tenant::TenantRecord;
-mod kms;
-mod store;
 pub use kms::local::LocalKms;
 pub use kms::{GeneratedKey, KekDescription, Kms};
+pub use page::PageRow;
+pub use room::{Strongroom, StrongroomBuilder};
+pub use sealer::{ScopeHandle, TenantHandle};
 pub use store::memory::MemoryKeyStore;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteKeyStore;
