@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 mod admin;
 mod clock;
@@ -16,11 +18,22 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// The limits of FORMAT.md and of policies, as numbers.
+pub mod limits {
+    pub use crate::format::context::{MAX_CONTEXT, MAX_FIELDS, MAX_NAME, MAX_VALUE};
+    pub use crate::format::header::{KEY_ID_LEN, MAX_REGION};
+    pub use crate::format::message::{MAX_MESSAGE, MAX_TENANT, OVERHEAD};
+    pub use crate::key::policy::{MAX_KEKS, MAX_SCOPE_FIELDS};
+    pub use crate::key::record::MAX_WRAPPED;
+    pub use crate::key::scope::MAX_SCOPE;
+}
+
 pub use admin::Admin;
 pub use clock::{Clock, SystemClock};
 pub use crypto::secret::{DataKey, Plaintext};
 pub use crypto::suite::Suite;
 pub use error::{Error, ErrorKind, Result};
+pub use format::context::Field;
 pub use format::header::Header;
 pub use hot::HotScope;
 pub use key::encryption_context::EncryptionContext;

@@ -311,10 +311,7 @@ impl ScopeHandle {
         if self.keyring.now() < key.opens_until {
             return Ok(key);
         }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "the KMS took longer than the policy's cache time to live; retry",
-        ))
+        Err(Error::new(ErrorKind::Unavailable, "the KMS took longer than the policy's cache time to live; retry"))
     }
 
     pub(crate) async fn load_sealing(&self) -> Result<Arc<CachedKey>> {
@@ -327,13 +324,7 @@ pub(crate) fn not_loaded() -> Error {
     Error::new(ErrorKind::NotLoaded, "the key is not in hand; load it and retry")
 }
 
-fn seal_with(
-    key: &CachedKey,
-    now: Duration,
-    context: &[Field<'_>],
-    plaintext: &[u8],
-    out: &mut Vec<u8>,
-) -> InHand<()> {
+fn seal_with(key: &CachedKey, now: Duration, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> InHand<()> {
     match key.key.seal_into(now, context, plaintext, out) {
         Ok(()) => InHand::Done(Ok(())),
         Err(SealFailure::Failed(e)) => InHand::Done(Err(e)),

@@ -2,8 +2,8 @@
 
 use arrayvec::ArrayVec;
 
-use crate::crypto::message::NONCE_LEN;
 use crate::crypto::aead::TAG_LEN;
+use crate::crypto::message::NONCE_LEN;
 use crate::error::{Error, Result};
 use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT};
 use crate::format::header::{Header, KEY_ID_LEN, MAX_REGION};

@@ -117,7 +117,8 @@ impl Flights {
 
 /// Waits for a flight to land.
 pub(crate) async fn landing(mut landed: watch::Receiver<Option<Loaded>>) -> Loaded {
-    let ended = || Error::new(ErrorKind::Unavailable, "loading the key ended early (is the runtime shutting down?); retry");
+    let ended =
+        || Error::new(ErrorKind::Unavailable, "loading the key ended early (is the runtime shutting down?); retry");
     match landed.wait_for(Option::is_some).await {
         Ok(loaded) => loaded.clone().unwrap_or_else(|| Err(ended())),
         Err(e) => Err(ended().with_source(e)),

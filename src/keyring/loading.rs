@@ -194,7 +194,8 @@ impl Keyring {
             && record.period == row.policy.key_period().label(began.unix_millis)?;
         let budget = slot.budget_if(seals, &record.key_id, rotation.messages());
         let key = LoadedKey::verified(&data_key, &record, budget)?;
-        let mut seals_for = if seals { rotation.remaining(record.created_at, began.unix_millis) } else { Duration::ZERO };
+        let mut seals_for =
+            if seals { rotation.remaining(record.created_at, began.unix_millis) } else { Duration::ZERO };
         if let Some(left) = row.policy.key_period().remaining(began.unix_millis)? {
             seals_for = seals_for.min(left);
         }

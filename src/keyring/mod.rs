@@ -48,15 +48,8 @@ impl Keyring {
         serving: BTreeSet<Region>,
         runtime: Handle,
     ) -> Arc<Self> {
-        let keyring = Arc::new(Self {
-            store,
-            kms,
-            clock,
-            cache: Arc::new(cache),
-            serving,
-            flights: Flights::default(),
-            runtime,
-        });
+        let keyring =
+            Arc::new(Self { store, kms, clock, cache: Arc::new(cache), serving, flights: Flights::default(), runtime });
         keyring.runtime.spawn(sweeping(Arc::downgrade(&keyring)));
         keyring
     }
