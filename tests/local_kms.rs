@@ -60,7 +60,7 @@ fn weak_keys_are_refused_wiped_and_there_is_no_default() {
     let kms = LocalKms::in_memory();
     for mut weak in [vec![], vec![1; 16], raw()[..31].to_vec(), [&raw()[..], &[7]].concat(), vec![0; 32], vec![255; 32]]
     {
-        let refused = kms.import_kek("weak", region(), &mut weak).err().expect("refused");
+        let refused = kms.import_kek("weak", region(), &mut weak).expect_err("refused");
         assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
         assert!(weak.iter().all(|b| *b == 0), "not wiped");
     }
@@ -94,7 +94,7 @@ fn weak_keys_are_refused_wiped_and_there_is_no_default() {
 }
 
 fn base16(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    base16ct::lower::encode_string(bytes)
 }
 
 #[test]

@@ -233,7 +233,9 @@ impl KeyCache {
         let mut book = lock(&self.book);
         meanwhile();
         let named: Vec<_> = book.of(tenant).filter(|key| which(key)).collect();
-        named.iter().for_each(|key| self.take(&mut book, key));
+        for key in &named {
+            self.take(&mut book, key);
+        }
         named.len()
     }
 
@@ -241,7 +243,9 @@ impl KeyCache {
     pub(crate) fn sweep(&self, now: Duration) -> usize {
         let mut book = lock(&self.book);
         let expired: Vec<_> = book.order.values().filter(|key| now >= key.opens_until).cloned().collect();
-        expired.iter().for_each(|key| self.take(&mut book, key));
+        for key in &expired {
+            self.take(&mut book, key);
+        }
         expired.len()
     }
 
