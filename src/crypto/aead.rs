@@ -65,6 +65,7 @@ enum Repr {
 
 impl AeadKey {
     /// Expands `key`. Fails only if the backend cannot allocate.
+    #[cfg_attr(not(feature = "aws-lc-rs"), allow(clippy::unnecessary_wraps))] // RustCrypto cannot fail
     pub(crate) fn new(backend: Backend, algorithm: Algorithm, key: &[u8; 32]) -> Result<Self, Refused> {
         Ok(Self(match backend {
             Backend::RustCrypto => match algorithm {
