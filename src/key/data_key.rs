@@ -13,7 +13,7 @@ use crate::crypto::secret::{DataKey, Plaintext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
 use crate::format::header::Header;
-use crate::format::message::{self, Envelope, OVERHEAD};
+use crate::format::message::{self, Envelope};
 use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
@@ -86,7 +86,7 @@ impl LoadedKey {
         message::check_length(plaintext.len()).map_err(SealFailure::Failed)?;
         let aad =
             message::associated_data(&self.aad_prefix, self.scope.canonical(), context).map_err(SealFailure::Failed)?;
-        out.reserve(self.header.len() + plaintext.len() + OVERHEAD);
+        out.reserve(self.header.len() + NONCE_LEN + plaintext.len() + TAG_LEN);
         out.extend_from_slice(&self.header);
         let nonce_at = out.len();
         out.extend_from_slice(&[0; NONCE_LEN]);
