@@ -13,7 +13,7 @@ use crate::crypto::secret::{DataKey, Plaintext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
 use crate::format::header::Header;
-use crate::format::message::{self, Envelope};
+use crate::format::message::{self, AssociatedData, Envelope};
 use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
@@ -84,8 +84,9 @@ impl LoadedKey {
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
         message::check_length(plaintext.len()).map_err(SealFailure::Failed)?;
-        let aad =
-            message::associated_data(&self.aad_prefix, self.scope.canonical(), context).map_err(SealFailure::Failed)?;
+        let mut aad = AssociatedData::new();
+        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)
+            .map_err(SealFailure::Failed)?;
         out.reserve(self.header.len() + NONCE_LEN + plaintext.len() + TAG_LEN);
         out.extend_from_slice(&self.header);
         let nonce_at = out.len();
@@ -115,7 +116,8 @@ impl LoadedKey {
         plaintext: &[u8],
     ) -> Result<Vec<u8>> {
         message::check_length(plaintext.len())?;
-        let aad = message::associated_data(&self.aad_prefix, self.scope.canonical(), context)?;
+        let mut aad = AssociatedData::new();
+        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)?;
         let mut text = plaintext.to_vec();
         let tag = self.cipher.seal_with_nonce(nonce, &aad, &mut text).map_err(|_| Error::unopenable())?;
         Ok([&self.header[..], nonce, &text, &tag].concat())
@@ -160,7 +162,8 @@ impl LoadedKey {
         context: &[Field<'_>],
         in_out: &mut [u8],
     ) -> Result<()> {
-        let aad = message::associated_data(&self.aad_prefix, self.scope.canonical(), context)?;
+        let mut aad = AssociatedData::new();
+        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)?;
         self.cipher.open(nonce, &aad, in_out, tag).map_err(|_| Error::unopenable())
     }
 }
