@@ -121,13 +121,13 @@ async fn page() -> Contest {
     let mut contest = Contest::new("keyring, 50 envelopes of 3 keys");
     let (room, sealed) = with_keys(3).await;
     let channel = scope(&room).await;
-    let (singly, envelopes) = (channel.clone(), Arc::clone(&sealed));
+    let (by, envelopes) = (channel.clone(), Arc::clone(&sealed));
     let single = "50 single opens";
     contest.enter(
         single,
         single,
         timed(move || {
-            let open = |row: usize| ready(singly.open(&CONTEXT, &envelopes[row % 3])).unwrap();
+            let open = |row: usize| ready(by.open(&CONTEXT, &envelopes[row % 3])).unwrap();
             (0..PAGE).map(open).collect::<Vec<_>>()
         }),
     );
@@ -208,7 +208,9 @@ fn main() {
         .configure_from_args();
     let mut contests =
         [runtime.block_on(handles()), runtime.block_on(finding()), cold(&runtime), runtime.block_on(page())];
-    contests.iter_mut().for_each(|contest| contest.by_criterion(&mut criterion));
+    for contest in &mut contests {
+        contest.by_criterion(&mut criterion);
+    }
     if turns() > 0 {
         println!("\nby turns, medians\n\n| {:34} |        ns |  ratio |\n|{:-<36}|----------:|-------:|", "", "");
         for contest in &mut contests {

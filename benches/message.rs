@@ -148,11 +148,15 @@ async fn contest(suite: Suite, size: usize, title: &str) -> Contest {
 fn print(suite: Suite, columns: &[Vec<Score>]) {
     println!("\nsuite {}: ratio to the bare cipher of the same turn (nanoseconds), medians\n", suite.byte());
     print!("| {:34} |", "");
-    SIZES.iter().for_each(|(_, name)| print!(" {name:>14} |"));
+    for (_, name) in SIZES {
+        print!(" {name:>14} |");
+    }
     println!("\n|{:-<36}|{}", "", format!("{:->15}:|", "").repeat(SIZES.len()));
     for row in 0..columns[0].len() {
         print!("| {:34} |", columns[0][row].name);
-        columns.iter().for_each(|scores| print!(" {:5.2} ({:6.0}) |", scores[row].ratio, scores[row].nanos));
+        for scores in columns {
+            print!(" {:5.2} ({:6.0}) |", scores[row].ratio, scores[row].nanos);
+        }
         println!();
     }
 }
@@ -169,7 +173,9 @@ fn main() {
             .iter()
             .map(|(size, name)| runtime.block_on(contest(suite, *size, &format!("suite {}, {name}", suite.byte()))))
             .collect();
-        contests.iter_mut().for_each(|contest| contest.by_criterion(&mut criterion));
+        for contest in &mut contests {
+            contest.by_criterion(&mut criterion);
+        }
         if turns() > 0 {
             let columns: Vec<Vec<Score>> = contests.iter_mut().map(|contest| contest.by_turns(turns())).collect();
             print(suite, &columns);

@@ -1,6 +1,7 @@
 //! How often the hot path allocates: once for `seal` and `open`, never for `seal_into` with room and `open_in_place`.
 //!
 //! Only the calling thread's allocations are counted, so that the room's own tasks do not disturb.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::hint::black_box;
 use std::pin::pin;

@@ -22,7 +22,7 @@ pub(crate) async fn room(suite: Suite, build: impl FnOnce(StrongroomBuilder) -> 
     let policy = TenantPolicy::new(kek, region())
         .scope_by(["workspace", "channel"])
         .suite(suite)
-        .cache_ttl(Duration::from_secs(24 * 3600));
+        .cache_ttl(Duration::from_hours(24));
     room.admin().enroll(TENANT, policy).await.unwrap();
     room
 }
