@@ -101,7 +101,7 @@ fn cold(runtime: &Runtime) -> Contest {
         }
         scopes
     });
-    let cold = "open, store in memory, local KMS";
+    let cold = "2 opens, store in memory, local KMS";
     contest.enter(
         cold,
         cold,

@@ -103,7 +103,7 @@ pub(crate) fn timed<R>(mut work: impl FnMut() -> R) -> impl FnMut(u64) -> Durati
 /// which runs every bench once, nor `-- --list`), few with `--quick`.
 pub(crate) fn turns() -> usize {
     let has = |flag: &str| std::env::args().any(|arg| arg == flag);
-    match (has("--bench") && !has("--test") && !has("--list"), has("--quick")) {
+    match (has("--bench") && !["--test", "--list", "--profile-time"].into_iter().any(has), has("--quick")) {
         (false, _) => 0,
         (true, true) => 301,
         (true, false) => 1_001,
