@@ -6,4 +6,6 @@ mod format;
 pub use crypto::secret::{DataKey, Plaintext};
 pub use crypto::suite::Suite;
 pub use format::header::Header;
+pub use format::file::FileHead;
+pub use format::layout::FileLayout;
 pub use error::{Error, ErrorKind};

@@ -4,6 +4,7 @@
 
 pub(crate) mod aead;
 pub(crate) mod allotment;
+pub(crate) mod chunked;
 pub(crate) mod kdf;
 pub(crate) mod message;
 pub(crate) mod random;

@@ -1,49 +1,27 @@
 //! The message envelope (FORMAT.md, "Message envelope"): `header | nonce 24 | ciphertext | tag 16`.
 
-use arrayvec::ArrayVec;
-
-use crate::crypto::message::NONCE_LEN;
 use crate::crypto::aead::TAG_LEN;
+use crate::crypto::message::NONCE_LEN;
 use crate::error::{Error, Result};
-use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT};
-use crate::format::header::{Header, KEY_ID_LEN, MAX_REGION};
-use crate::format::writer::{Sink, put_short};
+use crate::format::associated_data;
+use crate::format::header::{Header, KEY_ID_LEN};
+
+pub(crate) use crate::format::associated_data::{MAX_TENANT, complete as associated_data};
 
 /// Most bytes of a message's plaintext: 16 MiB. Larger things are files.
 pub const MAX_MESSAGE: usize = 1 << 24;
-/// Most bytes of a tenant's name.
-pub const MAX_TENANT: u8 = 64;
 /// Bytes that an envelope adds to a message, apart from the region's name.
 pub const OVERHEAD: usize = 3 + KEY_ID_LEN + NONCE_LEN + TAG_LEN;
 
 /// Starts the associated data of messages, and of nothing else.
 const LABEL: &[u8] = b"strongroom/v1/message";
 
-/// Most bytes of associated data: label, header, tenant and context.
-const MAX_AAD: usize = LABEL.len() + 3 + MAX_REGION + KEY_ID_LEN + 1 + MAX_TENANT as usize + MAX_CONTEXT;
-
-/// The associated data of one message, on the stack.
-pub(crate) type AssociatedData = ArrayVec<u8, MAX_AAD>;
-
 /// The part of the associated data that all messages of one tenant under one data key share: label, header, tenant.
 ///
 /// # Errors
 /// `Limit` if the tenant's name has more than 64 bytes.
 pub(crate) fn associated_data_prefix(header: &[u8], tenant: &str) -> Result<Vec<u8>> {
-    let mut out = [LABEL, header].concat();
-    put_short(&mut out, tenant.as_bytes(), MAX_TENANT, "a tenant's name has at most 64 bytes")?;
-    Ok(out)
-}
-
-/// Completes the associated data with the canonical context of `scope` and `context` together.
-///
-/// # Errors
-/// As the canonical context's.
-pub(crate) fn associated_data(prefix: &[u8], scope: &CanonicalFields, context: &[Field<'_>]) -> Result<AssociatedData> {
-    let mut out = AssociatedData::new();
-    out.put(prefix)?;
-    scope.merge_into(context, &mut out)?;
-    Ok(out)
+    associated_data::prefix(LABEL, header, tenant)
 }
 
 /// A parsed message envelope, borrowing its bytes.
@@ -81,6 +59,8 @@ pub(crate) fn check_length(len: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::crypto::suite::Suite;
+    use crate::format::associated_data::MAX_LEN;
+    use crate::format::context::CanonicalFields;
 
     #[test]
     fn overhead_is_75_bytes_and_the_region() {
@@ -101,7 +81,7 @@ mod tests {
         let prefix = associated_data_prefix(&header, &"t".repeat(64)).unwrap();
         let scope = CanonicalFields::new(&[("a", &"x".repeat(512))]).unwrap();
         let rest = "y".repeat(503);
-        assert_eq!(associated_data(&prefix, &scope, &[("b", &rest)]).unwrap().len(), MAX_AAD);
+        assert_eq!(associated_data(&prefix, &scope, &[("b", &rest)]).unwrap().len(), MAX_LEN);
         assert!(associated_data_prefix(&header, &"t".repeat(65)).is_err());
     }
 
