@@ -93,7 +93,9 @@ fn wycheproof_cobblestone_256() {
                 continue;
             };
             let key = Secret::take(&mut key);
-            for piece in [usize::MAX, 16_400, 16_399, 1_000] {
+            // Four MiB once are enough.
+            let pieces: &[usize] = if sealed.len() > 100_000 { &[16_399] } else { &[usize::MAX, 16_400, 16_399, 1_000] };
+            for piece in pieces.iter().copied() {
                 let (opened, verdict) = open(*backend, &key, &case.ctx, &sealed, piece);
                 assert_eq!(verdict.is_err(), case.result.must_fail(), "case {}", case.tc_id);
                 // The vectors say how much plaintext a streaming opener has released before it refuses.
