@@ -63,22 +63,19 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// The `info` input of HKDF-Expand.
-    const fn label(self, suite: Suite) -> &'static [u8] {
-        match (suite, self) {
-            (Suite::Aes256Gcm, Self::KeyId) => b"strongroom/v1/aes-256-gcm/key-id",
-            (Suite::Aes256Gcm, Self::Message) => b"strongroom/v1/aes-256-gcm/message",
-            (Suite::Aes256Gcm, Self::File) => b"strongroom/v1/aes-256-gcm/file",
-            (Suite::ChaCha20Poly1305, Self::KeyId) => b"strongroom/v1/chacha20-poly1305/key-id",
-            (Suite::ChaCha20Poly1305, Self::Message) => b"strongroom/v1/chacha20-poly1305/message",
-            (Suite::ChaCha20Poly1305, Self::File) => b"strongroom/v1/chacha20-poly1305/file",
+    const fn name(self) -> &'static str {
+        match self {
+            Self::KeyId => "/key-id",
+            Self::Message => "/message",
+            Self::File => "/file",
         }
     }
 }
 
 /// Derives the 32 bytes for `purpose` from a data key.
 pub(crate) fn derive(data_key: &DataKey, suite: Suite, purpose: Purpose) -> Result<Secret<32>> {
-    Secret::filled_by(|into| expand(data_key.expose(), &[purpose.label(suite)], into))
+    let info = ["strongroom/v1/", suite.name(), purpose.name()].map(str::as_bytes);
+    Secret::filled_by(|into| expand(data_key.expose(), &info, into))
 }
 
 #[cfg(test)]

@@ -19,6 +19,14 @@ impl Suite {
     /// Every suite, in the order of their bytes.
     pub const ALL: [Self; 2] = [Self::Aes256Gcm, Self::ChaCha20Poly1305];
 
+    /// The suite's name, in key derivation labels and in the encryption context.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aes256Gcm => "aes-256-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
+
     /// The byte that stands for the suite in envelopes and records.
     pub const fn byte(self) -> u8 {
         match self {

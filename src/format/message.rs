@@ -28,6 +28,8 @@ pub(crate) fn associated_data_prefix(header: &[u8], tenant: &str) -> Result<Vec<
 #[derive(Clone, Copy)]
 pub(crate) struct Envelope<'a> {
     pub(crate) header: Header<'a>,
+    /// The bytes that `header` was read from.
+    pub(crate) header_bytes: &'a [u8],
     pub(crate) nonce: &'a [u8; NONCE_LEN],
     pub(crate) ciphertext: &'a [u8],
     pub(crate) tag: &'a [u8; TAG_LEN],
@@ -41,11 +43,11 @@ impl<'a> Envelope<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
         const SHORT: &str = "a message envelope ends before its tag";
         let (header, len) = Header::read(bytes)?;
-        let body = bytes.get(len..).unwrap_or_default();
+        let (header_bytes, body) = bytes.split_at_checked(len).ok_or_else(|| Error::malformed(SHORT))?;
         let (nonce, rest) = body.split_first_chunk().ok_or_else(|| Error::malformed(SHORT))?;
         let (ciphertext, tag) = rest.split_last_chunk().ok_or_else(|| Error::malformed(SHORT))?;
         check_length(ciphertext.len())?;
-        Ok(Self { header, nonce, ciphertext, tag })
+        Ok(Self { header, header_bytes, nonce, ciphertext, tag })
     }
 }
 

@@ -1,0 +1,308 @@
+//! A data key at work: verified against its id, expanded, sealing and opening messages.
+
+use std::time::Duration;
+
+use zeroize::Zeroize;
+
+use crate::crypto::aead::{Backend, TAG_LEN};
+use crate::crypto::kdf::{self, Purpose};
+use crate::crypto::message::{MessageCipher, NONCE_LEN, SealFailure};
+use crate::crypto::secret::{DataKey, Plaintext};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::context::Field;
+use crate::format::header::Header;
+use crate::format::message::{self, Envelope, OVERHEAD};
+use crate::key::id::KeyId;
+use crate::key::record::KeyRecord;
+use crate::key::scope::Scope;
+
+/// What a data key becomes once it is unwrapped and proved to be the one its record names.
+pub(crate) struct LoadedKey {
+    key_id: KeyId,
+    scope: Scope,
+    /// Every envelope of this key starts with it; it carries suite, region and key id.
+    header: Box<[u8]>,
+    aad_prefix: Box<[u8]>,
+    cipher: MessageCipher,
+}
+
+impl LoadedKey {
+    /// Derives the key id again and compares it with the record's in constant time; only then expands the key. It may
+    /// seal `messages` messages.
+    ///
+    /// # Errors
+    /// `KeyMismatch` if the KMS or the store gave any other key.
+    pub(crate) fn verified(data_key: &DataKey, record: &KeyRecord, messages: u64) -> Result<Self> {
+        Self::on(Backend::DEFAULT, data_key, record, messages)
+    }
+
+    /// The same on a backend of the caller's choice.
+    pub(crate) fn on(backend: Backend, data_key: &DataKey, record: &KeyRecord, messages: u64) -> Result<Self> {
+        verify(data_key, record)?;
+        let header = Header::encode(record.suite, record.region.as_str(), record.key_id.as_bytes())?;
+        let message_key = kdf::derive(data_key, record.suite, Purpose::Message)?;
+        Ok(Self {
+            key_id: record.key_id,
+            scope: record.scope.clone(),
+            aad_prefix: message::associated_data_prefix(&header, record.tenant.as_str())?.into(),
+            header: header.into(),
+            cipher: MessageCipher::new(backend, record.suite, message_key, messages),
+        })
+    }
+
+    pub(crate) fn key_id(&self) -> &KeyId {
+        &self.key_id
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Appends the envelope of `plaintext` to `out`; on failure `out` is as it was. Allocates only if `out` has no room.
+    pub(crate) fn seal_into(
+        &self,
+        now: Duration,
+        context: &[Field<'_>],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealFailure> {
+        let start = out.len();
+        let sealed = self.append(now, context, plaintext, out);
+        if sealed.is_err() {
+            out.truncate(start);
+        }
+        sealed
+    }
+
+    fn append(
+        &self,
+        now: Duration,
+        context: &[Field<'_>],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealFailure> {
+        message::check_length(plaintext.len()).map_err(SealFailure::Failed)?;
+        let aad = message::associated_data(&self.aad_prefix, self.scope.canonical(), context)
+            .map_err(SealFailure::Failed)?;
+        out.reserve(self.header.len() + plaintext.len() + OVERHEAD);
+        out.extend_from_slice(&self.header);
+        let nonce_at = out.len();
+        out.extend_from_slice(&[0; NONCE_LEN]);
+        out.extend_from_slice(plaintext);
+        let Some((nonce, text)) = out.get_mut(nonce_at..).and_then(|tail| tail.split_first_chunk_mut()) else {
+            return Err(SealFailure::Failed(Error::unopenable())); // 24 bytes were just appended
+        };
+        let tag = match self.cipher.seal(now, &aad, nonce, text) {
+            Ok(tag) => tag,
+            Err(failure) => {
+                // `out` is cut to its old length, not wiped: no plaintext may stay behind that.
+                text.zeroize();
+                return Err(failure);
+            }
+        };
+        out.extend_from_slice(&tag);
+        Ok(())
+    }
+
+    /// Opens a parsed envelope into a buffer of its own.
+    ///
+    /// # Errors
+    /// `Unopenable`, whatever the reason; `InvalidArgument` or `Limit` for a context that could not have been sealed.
+    pub(crate) fn open(&self, envelope: &Envelope<'_>, context: &[Field<'_>]) -> Result<Plaintext> {
+        self.check_header(envelope)?;
+        let mut text = Plaintext::new(envelope.ciphertext.to_vec());
+        self.decrypt(envelope.nonce, envelope.tag, context, text.bytes_mut())?;
+        Ok(text)
+    }
+
+    /// Opens an envelope where it stands and returns where the plaintext is. When it refuses after parsing, the
+    /// ciphertext part of the buffer is overwritten.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and `Malformed`.
+    pub(crate) fn open_in_place<'b>(&self, bytes: &'b mut [u8], context: &[Field<'_>]) -> Result<&'b mut [u8]> {
+        let envelope = Envelope::parse(bytes)?;
+        self.check_header(&envelope)?;
+        let (nonce, tag) = (*envelope.nonce, *envelope.tag);
+        let start = envelope.header_bytes.len() + NONCE_LEN;
+        let end = start + envelope.ciphertext.len();
+        let text = bytes.get_mut(start..end).ok_or_else(Error::unopenable)?;
+        self.decrypt(&nonce, &tag, context, text)?;
+        Ok(text)
+    }
+
+    /// Suite, region and key id must be this key's: there is one candidate key and one suite, and no fallback.
+    fn check_header(&self, envelope: &Envelope<'_>) -> Result<()> {
+        if *envelope.header_bytes == *self.header { Ok(()) } else { Err(Error::unopenable()) }
+    }
+
+    fn decrypt(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        tag: &[u8; TAG_LEN],
+        context: &[Field<'_>],
+        in_out: &mut [u8],
+    ) -> Result<()> {
+        let aad = message::associated_data(&self.aad_prefix, self.scope.canonical(), context)?;
+        self.cipher.open(nonce, &aad, in_out, tag).map_err(|_| Error::unopenable())
+    }
+}
+
+/// Proves that `data_key` is the key that `record` names: key ids commit (FORMAT.md, "Keys derived from a data key").
+///
+/// # Errors
+/// `KeyMismatch` if it is any other.
+pub(crate) fn verify(data_key: &DataKey, record: &KeyRecord) -> Result<()> {
+    if KeyId::of(data_key, record.suite)?.ct_eq(&record.key_id) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::KeyMismatch,
+        "the KMS unwrapped another key than the record names; the KMS or the key store is wrong or tampered with",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::suite::Suite;
+    use crate::key::id::TenantId;
+    use crate::key::kek::KekUri;
+    use crate::key::record::Wrapping;
+    use crate::key::region::Region;
+    use crate::key::state::KeyState;
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    fn data_key() -> DataKey {
+        DataKey::take(&mut *b"0123456789abcdef0123456789abcdef".to_vec()).unwrap()
+    }
+
+    fn record(suite: Suite) -> KeyRecord {
+        KeyRecord {
+            tenant: TenantId::new("acme").unwrap(),
+            key_id: KeyId::of(&data_key(), suite).unwrap(),
+            suite,
+            scope: Scope::new(&[("workspace", "W1"), ("channel", "C9")]).unwrap(),
+            period: None,
+            region: Region::new("eu-central-1").unwrap(),
+            state: KeyState::Active,
+            wrappings: vec![Wrapping { kek: KekUri::new("local:a").unwrap(), wrapped: vec![1] }],
+            created_at: 0,
+            revision: 1,
+        }
+    }
+
+    fn loaded(backend: Backend, record: &KeyRecord) -> LoadedKey {
+        LoadedKey::on(backend, &data_key(), record, 1_000_000).unwrap()
+    }
+
+    fn seal(key: &LoadedKey, plaintext: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(key.seal_into(NOW, &[("message", "M77")], plaintext, &mut out).is_ok());
+        out
+    }
+
+    fn open(key: &LoadedKey, bytes: &[u8], context: &[Field<'_>]) -> Result<Plaintext> {
+        let opened = key.open(&Envelope::parse(bytes)?, context);
+        // Both ways of opening agree, always.
+        let mut copy = bytes.to_vec();
+        let in_place = key.open_in_place(&mut copy, context).map(|text| text.to_vec());
+        assert_eq!(opened.as_ref().ok().map(|text| text.to_vec()), in_place.ok());
+        opened
+    }
+
+    #[test]
+    fn every_bit_flip_and_every_truncation_is_refused_on_every_suite_and_backend() {
+        for suite in Suite::ALL {
+            for backend in Backend::ALL {
+                let key = loaded(*backend, &record(suite));
+                let sealed = seal(&key, b"see you at noon");
+                assert_eq!(&*open(&key, &sealed, &[("message", "M77")]).unwrap(), b"see you at noon");
+                for bit in 0..sealed.len() * 8 {
+                    let mut flipped = sealed.clone();
+                    flipped[bit / 8] ^= 1 << (bit % 8);
+                    let refused = open(&key, &flipped, &[("message", "M77")]).err();
+                    let kind = refused.map(|e| e.kind());
+                    assert!(matches!(kind, Some(ErrorKind::Unopenable | ErrorKind::Malformed)), "bit {bit}: {kind:?}");
+                }
+                for len in 0..sealed.len() {
+                    assert!(open(&key, &sealed[..len], &[("message", "M77")]).is_err(), "length {len}");
+                }
+                let longer = [&sealed[..], &[0]].concat();
+                assert!(open(&key, &longer, &[("message", "M77")]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn every_swap_of_tenant_scope_context_region_suite_and_key_is_refused() {
+        for suite in Suite::ALL {
+            let original = record(suite);
+            let sealed = seal(&loaded(Backend::DEFAULT, &original), b"hello");
+            let opens = |record: &KeyRecord, context: &[Field<'_>]| {
+                open(&loaded(Backend::DEFAULT, record), &sealed, context).is_ok()
+            };
+            assert!(opens(&original, &[("message", "M77")]));
+            for context in [&[][..], &[("message", "M78")], &[("massage", "M77")], &[("message", "M77"), ("x", "")]] {
+                assert!(!opens(&original, context), "{context:?}");
+            }
+            let change = |edit: &dyn Fn(&mut KeyRecord)| {
+                let mut record = record(suite);
+                edit(&mut record);
+                record
+            };
+            let scope = |fields: &[Field<'_>]| Scope::new(fields).unwrap();
+            for other in [
+                change(&|r| r.tenant = TenantId::new("acmf").unwrap()),
+                change(&|r| r.region = Region::new("eu-central-2").unwrap()),
+                change(&|r| r.scope = scope(&[("workspace", "W1"), ("channel", "C8")])),
+                change(&|r| r.scope = scope(&[("workspace", "W1")])),
+                change(&|r| r.scope = scope(&[("workspace", "C9"), ("channel", "W1")])),
+            ] {
+                assert!(!opens(&other, &[("message", "M77")]), "{other:?}");
+            }
+            // The other suite gives the same data key another id: the envelope names a key that this is not.
+            let other_suite = Suite::ALL.into_iter().find(|s| *s != suite).unwrap();
+            assert!(!opens(&record(other_suite), &[("message", "M77")]));
+            let mut swapped = sealed.clone();
+            swapped[1] = other_suite.byte();
+            assert!(open(&loaded(Backend::DEFAULT, &original), &swapped, &[("message", "M77")]).is_err());
+        }
+    }
+
+    #[test]
+    fn backends_open_each_other() {
+        for suite in Suite::ALL {
+            for sealer in Backend::ALL {
+                for opener in Backend::ALL {
+                    let sealed = seal(&loaded(*sealer, &record(suite)), b"hello");
+                    assert!(open(&loaded(*opener, &record(suite)), &sealed, &[("message", "M77")]).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_key_than_the_record_names_is_refused() {
+        let other = DataKey::take(&mut *b"1123456789abcdef0123456789abcdef".to_vec()).unwrap();
+        let refused = LoadedKey::verified(&other, &record(Suite::Aes256Gcm), 1).err();
+        assert_eq!(refused.map(|e| e.kind()), Some(ErrorKind::KeyMismatch));
+    }
+
+    #[test]
+    fn a_failed_seal_leaves_the_buffer_as_it_was() {
+        let key = LoadedKey::verified(&data_key(), &record(Suite::Aes256Gcm), 1).unwrap();
+        let mut out = b"before".to_vec();
+        for (context, plaintext) in
+            [(&[("channel", "again")][..], &b"x"[..]), (&[], &vec![0; (1 << 24) + 1]), (&[("", "")], b"x")]
+        {
+            assert!(key.seal_into(NOW, context, plaintext, &mut out).is_err());
+            assert_eq!(out, b"before");
+        }
+        assert!(key.seal_into(NOW, &[], b"the one message", &mut out).is_ok());
+        let len = out.len();
+        assert!(matches!(key.seal_into(NOW, &[], b"no budget left", &mut out), Err(SealFailure::Spent)));
+        assert_eq!(out.len(), len);
+    }
+}

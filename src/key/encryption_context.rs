@@ -1,0 +1,63 @@
+//! The encryption context: what a KMS is told on every call (FORMAT.md, "What the KMS is told").
+
+use std::fmt;
+
+use crate::crypto::suite::Suite;
+use crate::error::Result;
+use crate::format::context::CanonicalFields;
+use crate::key::id::TenantId;
+use crate::key::period::PeriodLabel;
+use crate::key::region::Region;
+use crate::key::scope::Scope;
+
+/// Names that the encryption context uses itself and that therefore cannot be scope fields.
+pub(crate) const RESERVED: [&str; 7] = ["tenant", "region", "purpose", "suite", "month", "day", "hour"];
+
+const PURPOSE: &str = "data-key";
+
+/// The `name=value` pairs that a wrap binds a data key to, and that an unwrap must repeat: tenant, region, purpose, suite,
+/// each scope field by name, and the period. A tenant's own key policy can deny a channel or an hour by them, and its own
+/// trail names them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncryptionContext(CanonicalFields);
+
+impl EncryptionContext {
+    pub(crate) fn new(
+        tenant: &TenantId,
+        region: &Region,
+        suite: Suite,
+        scope: &Scope,
+        period: Option<&PeriodLabel>,
+    ) -> Result<Self> {
+        let mut fields = vec![
+            ("tenant", tenant.as_str()),
+            ("region", region.as_str()),
+            ("purpose", PURPOSE),
+            ("suite", suite.name()),
+        ];
+        fields.extend(scope.fields());
+        fields.extend(period.map(PeriodLabel::field));
+        CanonicalFields::new(&fields).map(Self)
+    }
+
+    /// The pairs in canonical order, for a KMS that takes them by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter()
+    }
+
+    /// The value of a pair.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)
+    }
+
+    /// The canonical bytes, for a KMS that binds associated data.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.to_bytes()
+    }
+}
+
+impl fmt::Debug for EncryptionContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.fields()).finish()
+    }
+}

@@ -1,0 +1,136 @@
+//! Periods: how often, by the calendar (UTC), a scope gets a new data key.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::key::text::checked_text;
+
+/// How long one data key of a scope is sealed with, by the UTC calendar.
+///
+/// ```
+/// use strongroom::Period;
+/// let label = Period::Hour.label(1_795_324_800_000)?.unwrap();
+/// assert_eq!(label.to_string(), "hour=2026-11-22T00Z");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Period {
+    /// No periods: a data key lasts until it is rotated.
+    #[default]
+    None,
+    /// A data key a month.
+    Month,
+    /// A data key a day.
+    Day,
+    /// A data key an hour.
+    Hour,
+}
+
+impl Period {
+    /// The label of the period that `unix_millis` falls into; `None` where there are no periods.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the time is outside the years -9999 to 9999.
+    pub fn label(self, unix_millis: i64) -> Result<Option<PeriodLabel>> {
+        let pattern = match self {
+            Self::None => return Ok(None),
+            Self::Month => "month=%Y-%m",
+            Self::Day => "day=%Y-%m-%d",
+            Self::Hour => "hour=%Y-%m-%dT%HZ",
+        };
+        let text = civil(unix_millis)?.strftime(pattern).to_string();
+        PeriodLabel::new(&text).map(Some)
+    }
+
+    /// How long after `unix_millis` the period ends; `None` where there are no periods.
+    ///
+    /// # Errors
+    /// As [`Self::label`].
+    pub fn remaining(self, unix_millis: i64) -> Result<Option<Duration>> {
+        let now = civil(unix_millis)?;
+        let hour = now.with().minute(0).second(0).subsec_nanosecond(0);
+        let end = match self {
+            Self::None => return Ok(None),
+            Self::Hour => hour.build().and_then(|start| start.checked_add(1.hour())),
+            Self::Day => hour.hour(0).build().and_then(|start| start.checked_add(1.day())),
+            Self::Month => hour.hour(0).day(1).build().and_then(|start| start.checked_add(1.month())),
+        };
+        let end = end.map_err(|e| out_of_range().with_source(e))?;
+        Ok(Some(Duration::try_from(end.duration_since(now)).unwrap_or_default()))
+    }
+}
+
+fn out_of_range() -> Error {
+    Error::invalid("the clock is outside the years -9999 to 9999")
+}
+
+fn civil(unix_millis: i64) -> Result<DateTime> {
+    Timestamp::from_millisecond(unix_millis)
+        .map(|t| TimeZone::UTC.to_datetime(t))
+        .map_err(|e| out_of_range().with_source(e))
+}
+
+checked_text!(
+    /// One period: `hour=2026-11-22T05Z`, `day=2026-11-22` or `month=2026-11`.
+    PeriodLabel,
+    |text| text.len() <= 24 && text.is_ascii() && matches!(text.split_once('='), Some(("hour" | "day" | "month", v)) if !v.is_empty()),
+    "a period is hour=2026-11-22T05Z, day=2026-11-22 or month=2026-11"
+);
+
+impl PeriodLabel {
+    /// The label as a field: its name and value.
+    pub fn field(&self) -> (&str, &str) {
+        self.as_str().split_once('=').unwrap_or_default()
+    }
+}
+
+/// Shows an optional label, empty where there are no periods.
+pub(crate) struct Shown<'a>(pub(crate) Option<&'a PeriodLabel>);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.map_or("", PeriodLabel::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-22T05:17:29.5Z
+    const NOW: i64 = 1_795_324_649_500;
+
+    fn label(period: Period, at: i64) -> String {
+        period.label(at).unwrap().map(String::from).unwrap_or_default()
+    }
+
+    #[test]
+    fn labels_and_ends() {
+        assert_eq!(label(Period::None, NOW), "");
+        assert_eq!(label(Period::Hour, NOW), "hour=2026-11-22T05Z");
+        assert_eq!(label(Period::Day, NOW), "day=2026-11-22");
+        assert_eq!(label(Period::Month, NOW), "month=2026-11");
+        assert_eq!(Period::Hour.remaining(NOW).unwrap(), Some(Duration::from_millis(2_550_500)));
+        assert_eq!(Period::None.remaining(NOW).unwrap(), None);
+        for period in [Period::Hour, Period::Day, Period::Month] {
+            let left = i64::try_from(period.remaining(NOW).unwrap().unwrap().as_millis()).unwrap();
+            assert_eq!(label(period, NOW), label(period, NOW + left - 1));
+            assert_ne!(label(period, NOW), label(period, NOW + left));
+        }
+    }
+
+    #[test]
+    fn impossible_times_are_errors() {
+        assert!(Period::Hour.label(i64::MAX).is_err());
+        assert!(Period::Hour.remaining(i64::MIN).is_err());
+        assert!(Period::Hour.label(-1).is_ok());
+    }
+}

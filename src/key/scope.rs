@@ -1,0 +1,80 @@
+//! Scopes: what one data key covers.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::format::context::{CanonicalFields, Field};
+
+/// Most bytes of a scope in canonical form: half of a context, so that messages have room for fields of their own.
+pub const MAX_SCOPE: usize = 512;
+
+/// What one data key covers: a few `field=value` pairs such as `workspace=W1`, `channel=C9`, in canonical order. The
+/// period that the policy adds stands beside it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope(CanonicalFields);
+
+impl Scope {
+    /// A scope of these fields, in any order.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a duplicate or empty name or an empty value, `Limit` beyond 512 bytes in canonical form.
+    pub fn new(fields: &[Field<'_>]) -> Result<Self> {
+        if fields.iter().any(|(_, value)| value.is_empty()) {
+            return Err(Error::invalid("a scope field has no value"));
+        }
+        Self::checked(CanonicalFields::new(fields)?)
+    }
+
+    /// A scope as [`Self::to_bytes`] gave it.
+    ///
+    /// # Errors
+    /// `Malformed` for any other bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let scope = Self::checked(CanonicalFields::parse(bytes)?)?;
+        if scope.fields().any(|(_, value)| value.is_empty()) {
+            return Err(Error::malformed("a scope field has no value"));
+        }
+        Ok(scope)
+    }
+
+    fn checked(fields: CanonicalFields) -> Result<Self> {
+        if fields.to_bytes().len() > MAX_SCOPE {
+            return Err(Error::limit("a scope has at most 512 bytes in canonical form"));
+        }
+        Ok(Self(fields))
+    }
+
+    /// The canonical bytes (FORMAT.md, "Canonical context").
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.to_bytes()
+    }
+
+    /// The fields in canonical order.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        self.0.iter()
+    }
+
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)
+    }
+
+    pub(crate) fn canonical(&self) -> &CanonicalFields {
+        &self.0
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, value)) in self.fields().enumerate() {
+            write!(f, "{}{name}={value:?}", if i == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scope({self})")
+    }
+}

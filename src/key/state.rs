@@ -1,0 +1,49 @@
+//! Key states, after NIST SP 800-57 part 1 section 7.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// The state of a data key. A tenant has one Active key for each scope and period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeyState {
+    /// Seals and opens.
+    Active,
+    /// Opens only: it was rotated.
+    Deactivated,
+    /// Neither, until it is restored.
+    Suspended,
+    /// Its wrapped bytes are gone; nothing sealed under it opens again.
+    Destroyed,
+}
+
+impl KeyState {
+    /// The state's name, as stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Deactivated => "deactivated",
+            Self::Suspended => "suspended",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}
+
+impl fmt::Display for KeyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for KeyState {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        [Self::Active, Self::Deactivated, Self::Suspended, Self::Destroyed]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| Error::malformed("an unknown key state"))
+    }
+}
