@@ -23,3 +23,11 @@ pub use key::rotation::RotationPolicy;
 pub use key::scope::Scope;
 pub use key::state::KeyState;
 pub use key::tenant::TenantRecord;
+mod kms;
+mod store;
+pub use kms::local::LocalKms;
+pub use kms::{GeneratedKey, KekDescription, Kms};
+pub use store::memory::MemoryKeyStore;
+#[cfg(feature = "sqlite")]
+pub use store::sqlite::SqliteKeyStore;
+pub use store::{KeyStore, Placed};

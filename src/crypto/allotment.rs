@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Most messages a writer seals under one prefix (FORMAT.md, "Collision bound").
 pub(crate) const MAX_LOT: u64 = 1 << 16;
 
+/// Most messages one data key seals (FORMAT.md, "Collision bound").
+pub(crate) const MAX_MESSAGES: u64 = 1 << 40;
+
 /// How many more messages a data key may seal in this process. Writers draw lots from it and count those down on their
 /// own cache line; what a lot leaves unused goes back.
 ///
@@ -12,20 +15,22 @@ pub(crate) const MAX_LOT: u64 = 1 << 16;
 pub(crate) struct Budget(AtomicU64);
 
 impl Budget {
+    /// A budget of `messages`, at most 2^40.
     pub(crate) fn new(messages: u64) -> Self {
-        Self(AtomicU64::new(messages))
+        Self(AtomicU64::new(messages.min(MAX_MESSAGES)))
+    }
+
+    /// Whether no lot can be drawn any more.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
     }
 
     /// Draws a lot of at most [`MAX_LOT`], or nothing if the budget is spent. Never more than an eighth of what is left,
     /// so that one thread's lot does not starve the others near the end.
     pub(crate) fn draw(&self) -> Option<Lot> {
-        let mut size = 0;
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                size = (left / 8).clamp(1, MAX_LOT);
-                left.checked_sub(size)
-            })
-            .ok()?;
+        let lot = |left: u64| (left / 8).clamp(1, MAX_LOT);
+        let taken = |left: u64| left.checked_sub(lot(left));
+        let size = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).map(lot).ok()?;
         Some(Lot {
             size,
             used: AtomicU64::new(0),

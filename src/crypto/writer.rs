@@ -51,6 +51,11 @@ impl Writers {
         self.0.get(shard()).unwrap_or(first)
     }
 
+    /// The writers of all threads.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Arc<Writer>> {
+        self.0.iter().filter_map(ArcSwapOption::load_full)
+    }
+
     /// Replaces the writer of the calling thread and returns the one that was there.
     pub(crate) fn replace(&self, writer: Arc<Writer>) -> Option<Arc<Writer>> {
         self.slot().swap(Some(writer))

@@ -39,14 +39,16 @@ impl<'a> Envelope<'a> {
     /// Reads a whole message envelope. Allocates nothing.
     ///
     /// # Errors
-    /// `Malformed` if it is none, `Limit` if it holds more than 16 MiB.
+    /// `Malformed` if it is none, or holds more than 16 MiB.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
         const SHORT: &str = "a message envelope ends before its tag";
         let (header, len) = Header::read(bytes)?;
         let (header_bytes, body) = bytes.split_at_checked(len).ok_or_else(|| Error::malformed(SHORT))?;
         let (nonce, rest) = body.split_first_chunk().ok_or_else(|| Error::malformed(SHORT))?;
         let (ciphertext, tag) = rest.split_last_chunk().ok_or_else(|| Error::malformed(SHORT))?;
-        check_length(ciphertext.len())?;
+        if ciphertext.len() > MAX_MESSAGE {
+            return Err(Error::malformed("a message envelope holds at most 16 MiB"));
+        }
         Ok(Self { header, header_bytes, nonce, ciphertext, tag })
     }
 }

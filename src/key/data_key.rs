@@ -1,10 +1,12 @@
 //! A data key at work: verified against its id, expanded, sealing and opening messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroize;
 
 use crate::crypto::aead::{Backend, TAG_LEN};
+use crate::crypto::allotment::Budget;
 use crate::crypto::kdf::{self, Purpose};
 use crate::crypto::message::{MessageCipher, NONCE_LEN, SealFailure};
 use crate::crypto::secret::{DataKey, Plaintext};
@@ -27,17 +29,17 @@ pub(crate) struct LoadedKey {
 }
 
 impl LoadedKey {
-    /// Derives the key id again and compares it with the record's in constant time; only then expands the key. It may
-    /// seal `messages` messages.
+    /// Derives the key id again and compares it with the record's in constant time; only then expands the key. It
+    /// seals out of `budget`.
     ///
     /// # Errors
     /// `KeyMismatch` if the KMS or the store gave any other key.
-    pub(crate) fn verified(data_key: &DataKey, record: &KeyRecord, messages: u64) -> Result<Self> {
-        Self::on(Backend::DEFAULT, data_key, record, messages)
+    pub(crate) fn verified(data_key: &DataKey, record: &KeyRecord, budget: Arc<Budget>) -> Result<Self> {
+        Self::on(Backend::DEFAULT, data_key, record, budget)
     }
 
     /// The same on a backend of the caller's choice.
-    pub(crate) fn on(backend: Backend, data_key: &DataKey, record: &KeyRecord, messages: u64) -> Result<Self> {
+    pub(crate) fn on(backend: Backend, data_key: &DataKey, record: &KeyRecord, budget: Arc<Budget>) -> Result<Self> {
         verify(data_key, record)?;
         let header = Header::encode(record.suite, record.region.as_str(), record.key_id.as_bytes())?;
         let message_key = kdf::derive(data_key, record.suite, Purpose::Message)?;
@@ -46,7 +48,7 @@ impl LoadedKey {
             scope: record.scope.clone(),
             aad_prefix: message::associated_data_prefix(&header, record.tenant.as_str())?.into(),
             header: header.into(),
-            cipher: MessageCipher::new(backend, record.suite, message_key, messages),
+            cipher: MessageCipher::new(backend, record.suite, message_key, budget),
         })
     }
 
@@ -193,8 +195,12 @@ mod tests {
         }
     }
 
+    fn budget(messages: u64) -> Arc<Budget> {
+        Arc::new(Budget::new(messages))
+    }
+
     fn loaded(backend: Backend, record: &KeyRecord) -> LoadedKey {
-        LoadedKey::on(backend, &data_key(), record, 1_000_000).unwrap()
+        LoadedKey::on(backend, &data_key(), record, budget(1_000_000)).unwrap()
     }
 
     fn seal(key: &LoadedKey, plaintext: &[u8]) -> Vec<u8> {
@@ -286,13 +292,13 @@ mod tests {
     #[test]
     fn another_key_than_the_record_names_is_refused() {
         let other = DataKey::take(&mut *b"1123456789abcdef0123456789abcdef".to_vec()).unwrap();
-        let refused = LoadedKey::verified(&other, &record(Suite::Aes256Gcm), 1).err();
+        let refused = LoadedKey::verified(&other, &record(Suite::Aes256Gcm), budget(1)).err();
         assert_eq!(refused.map(|e| e.kind()), Some(ErrorKind::KeyMismatch));
     }
 
     #[test]
     fn a_failed_seal_leaves_the_buffer_as_it_was() {
-        let key = LoadedKey::verified(&data_key(), &record(Suite::Aes256Gcm), 1).unwrap();
+        let key = LoadedKey::verified(&data_key(), &record(Suite::Aes256Gcm), budget(1)).unwrap();
         let mut out = b"before".to_vec();
         for (context, plaintext) in
             [(&[("channel", "again")][..], &b"x"[..]), (&[], &vec![0; (1 << 24) + 1]), (&[("", "")], b"x")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::message::MAX_MESSAGES;
+use crate::crypto::allotment::MAX_MESSAGES;
 use crate::error::{Error, Result};
 
 /// When a data key is replaced, besides on demand and at the end of its period.

@@ -1,0 +1,34 @@
+# `just --list` names these; CONTRIBUTING.md says when to use them.
+
+# all tests, on both cipher backends
+test *ARGS:
+    scripts/test {{ARGS}}
+
+# formatting and lints, as CI checks them
+lint:
+    cargo fmt --check
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+# rustfmt in place
+fmt:
+    cargo fmt
+
+# the documentation; a warning is an error
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+# fuzz one target, e.g. `just fuzz open_message -max_total_time=300`
+fuzz TARGET *ARGS:
+    cargo +nightly fuzz run {{TARGET}} -- {{ARGS}}
+
+# the benches; arguments go to criterion, e.g. `just bench --quick`
+bench *ARGS:
+    cargo bench --all-features --bench message --bench keyring -- {{ARGS}}
+
+# are the vectors on disk what the reference writes? (`scripts/test` makes .venv)
+vectors:
+    .venv/bin/python tests/reference/make_vectors.py --check
+
+# everything that must hold before a merge
+ci:
+    .ci/run

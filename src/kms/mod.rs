@@ -1,0 +1,72 @@
+//! Floor 3: key management systems. The [`Kms`] trait, one file a provider, and the router between them.
+
+pub(crate) mod local;
+pub(crate) mod local_file;
+pub(crate) mod router;
+
+use async_trait::async_trait;
+
+use crate::crypto::secret::DataKey;
+use crate::error::Result;
+use crate::key::encryption_context::EncryptionContext;
+use crate::key::kek::KekUri;
+use crate::key::region::Region;
+
+/// A key management system: wraps and unwraps data keys under KEKs that never leave it.
+///
+/// # Contract
+///
+/// `strongroom::testing::kms_contract` (feature `testing`) checks it.
+///
+/// - *Binding*: `unwrap` succeeds only with the KEK and the very encryption context of the `wrap` or `generate`. The KEK
+///   is the one named by the caller, never one discovered from the wrapped bytes.
+/// - *Authenticity*: altered wrapped bytes fail; they never yield another key.
+/// - *Freshness*: two wraps of one key give different bytes; `generate` never gives a key twice.
+/// - *Errors*: [`Denied`](crate::ErrorKind::Denied) if the KEK is unknown, disabled, deleted or not permitted, or the
+///   wrapped bytes or the context are not what was wrapped; [`Unavailable`](crate::ErrorKind::Unavailable) if nothing can
+///   be said; [`Throttled`](crate::ErrorKind::Throttled) if asked to slow down. The difference matters: *denied* drops
+///   a tenant's cached keys at once, the others do not. Messages say which permission or state to change, and never
+///   contain key bytes.
+/// - *Cancellation*: dropping a call's future is safe at any point.
+/// - *Retries*: none inside; callers retry. Callers also set the deadline.
+#[async_trait]
+pub trait Kms: Send + Sync + 'static {
+    /// The scheme of the KEK URIs that it answers for, such as `local`.
+    fn scheme(&self) -> &str;
+
+    /// What the KMS says of a KEK. Used before a policy that names it is accepted.
+    async fn describe(&self, kek: &KekUri) -> Result<KekDescription>;
+
+    /// Wraps a data key: 1 to 6144 bytes.
+    async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>>;
+
+    /// Unwraps a data key.
+    async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey>;
+
+    /// Makes a data key and wraps it. A KMS that generates keys itself overrides this; by default the key comes from this
+    /// machine's operating system.
+    async fn generate(&self, kek: &KekUri, context: &EncryptionContext) -> Result<GeneratedKey> {
+        let data_key = DataKey::random()?;
+        let wrapped = self.wrap(kek, context, &data_key).await?;
+        Ok(GeneratedKey { data_key, wrapped })
+    }
+}
+
+/// What a KMS says of a KEK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KekDescription {
+    /// Where the KEK is.
+    pub region: Region,
+    /// Whether it wraps and unwraps at present.
+    pub enabled: bool,
+    /// Which version of it wraps at present, as the KMS names versions.
+    pub version: String,
+}
+
+/// A new data key with its wrapping.
+pub struct GeneratedKey {
+    /// The key.
+    pub data_key: DataKey,
+    /// The same, wrapped.
+    pub wrapped: Vec<u8>,
+}

@@ -1,0 +1,156 @@
+//! The router: finds the KMS of a KEK, and keeps one tenant's slow KMS from delaying another tenant.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::crypto::secret::DataKey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::encryption_context::EncryptionContext;
+use crate::key::id::TenantId;
+use crate::key::kek::KekUri;
+use crate::key::record::{MAX_WRAPPED, Wrapping};
+use crate::kms::{GeneratedKey, KekDescription, Kms};
+
+/// Sends each call to the KMS that its KEK's scheme names, under a deadline and a limit for each tenant.
+pub(crate) struct KmsRouter {
+    by_scheme: HashMap<String, Arc<dyn Kms>>,
+    deadline: Duration,
+    calls_per_tenant: usize,
+    /// Tenants with calls under way. A tenant's entry goes with its last call.
+    under_way: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+}
+
+impl KmsRouter {
+    /// # Errors
+    /// `InvalidArgument` if two KMSs answer for one scheme, or a limit is zero.
+    pub(crate) fn new(providers: Vec<Arc<dyn Kms>>, deadline: Duration, calls_per_tenant: usize) -> Result<Self> {
+        if deadline.is_zero() || calls_per_tenant == 0 {
+            return Err(Error::invalid("the KMS deadline and the limit of calls per tenant must not be zero"));
+        }
+        let mut by_scheme = HashMap::new();
+        for kms in providers {
+            let scheme = kms.scheme().to_owned();
+            if by_scheme.insert(scheme.clone(), kms).is_some() {
+                return Err(Error::invalid(format!("two KMSs answer for the scheme {scheme}")));
+            }
+        }
+        Ok(Self { by_scheme, deadline, calls_per_tenant, under_way: Mutex::default() })
+    }
+
+    fn find(&self, kek: &KekUri) -> Result<&Arc<dyn Kms>> {
+        self.by_scheme.get(kek.scheme()).ok_or_else(|| {
+            Error::invalid(format!("no KMS is configured for the scheme {:?}; add one to the builder", kek.scheme()))
+                .with_kek(kek.as_str())
+        })
+    }
+
+    pub(crate) async fn describe(&self, tenant: &TenantId, kek: &KekUri) -> Result<KekDescription> {
+        let kms = self.find(kek)?;
+        self.guarded(tenant, kek, "describe KEK", kms.describe(kek)).await
+    }
+
+    pub(crate) async fn generate(
+        &self,
+        tenant: &TenantId,
+        kek: &KekUri,
+        context: &EncryptionContext,
+    ) -> Result<GeneratedKey> {
+        let kms = self.find(kek)?;
+        let made = self.guarded(tenant, kek, "generate data key", kms.generate(kek, context)).await?;
+        check_wrapped(tenant, kek, &made.wrapped)?;
+        Ok(made)
+    }
+
+    pub(crate) async fn wrap(
+        &self,
+        tenant: &TenantId,
+        kek: &KekUri,
+        context: &EncryptionContext,
+        data_key: &DataKey,
+    ) -> Result<Vec<u8>> {
+        let kms = self.find(kek)?;
+        let wrapped = self.guarded(tenant, kek, "wrap data key", kms.wrap(kek, context, data_key)).await?;
+        check_wrapped(tenant, kek, &wrapped)?;
+        Ok(wrapped)
+    }
+
+    pub(crate) async fn unwrap(
+        &self,
+        tenant: &TenantId,
+        wrapping: &Wrapping,
+        context: &EncryptionContext,
+    ) -> Result<DataKey> {
+        let kek = &wrapping.kek;
+        let kms = self.find(kek)?;
+        self.guarded(tenant, kek, "unwrap data key", kms.unwrap(kek, context, &wrapping.wrapped)).await
+    }
+
+    /// Runs `call` under the tenant's limit and the deadline, waiting for a place included.
+    async fn guarded<T>(
+        &self,
+        tenant: &TenantId,
+        kek: &KekUri,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let place = Place::of(self, tenant);
+        let limited = async {
+            let _permit = place.semaphore.acquire().await.map_err(|e| {
+                Error::new(ErrorKind::Unavailable, "the limit of KMS calls was closed").with_source(e)
+            })?;
+            call.await
+        };
+        let late = || {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "the KMS did not answer within {:?} (at most {} calls at once for a tenant); retry",
+                    self.deadline, self.calls_per_tenant
+                ),
+            )
+        };
+        tokio::time::timeout(self.deadline, limited)
+            .await
+            .unwrap_or_else(|_| Err(late()))
+            .map_err(|e| e.with_operation(operation).with_tenant(tenant.as_str()).with_kek(kek.as_str()))
+    }
+}
+
+/// One call's share of its tenant's entry in `under_way`.
+struct Place<'a> {
+    router: &'a KmsRouter,
+    tenant: &'a TenantId,
+    semaphore: Arc<Semaphore>,
+}
+
+impl<'a> Place<'a> {
+    fn of(router: &'a KmsRouter, tenant: &'a TenantId) -> Self {
+        let mut under_way = router.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let semaphore =
+            under_way.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(router.calls_per_tenant)));
+        Self { router, tenant, semaphore: Arc::clone(semaphore) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.router.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's and this one: nobody else is waiting or calling.
+        if Arc::strong_count(&self.semaphore) == 2 {
+            under_way.remove(self.tenant);
+        }
+    }
+}
+
+fn check_wrapped(tenant: &TenantId, kek: &KekUri, wrapped: &[u8]) -> Result<()> {
+    if (1..=MAX_WRAPPED).contains(&wrapped.len()) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unavailable, "the KMS returned a wrapped key that has not 1 to 6144 bytes")
+        .with_tenant(tenant.as_str())
+        .with_kek(kek.as_str()))
+}

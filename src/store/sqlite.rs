@@ -1,0 +1,321 @@
+//! A key store in one SQLite file, shared by any number of processes of one machine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Row, Sqlite, Transaction};
+
+use crate::crypto::suite::Suite;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::id::{KeyId, TenantId};
+use crate::key::period::{PeriodLabel, Shown};
+use crate::key::record::KeyRecord;
+use crate::key::region::Region;
+use crate::key::scope::Scope;
+use crate::key::tenant::TenantRecord;
+use crate::store::row::{from_text, signed, to_text, unsigned, wrappings_from_text, wrappings_to_text};
+use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_KEY, STALE_TENANT, TENANT_EXISTS, conflict};
+
+/// One script for each schema version, in order.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_tenants_and_keys.sql")];
+
+/// How long a writer waits for another one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Connections of one process: SQLite writes one at a time anyway.
+const CONNECTIONS: u32 = 4;
+
+const INSERT_KEY: &str = "INSERT INTO data_keys
+    (tenant, key_id, suite, scope, period, region, state, wrappings, created_at, revision)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const SELECT_ACTIVE: &str = "SELECT * FROM data_keys WHERE tenant = ? AND scope = ? AND period = ? AND state = 'active'";
+
+/// Tenants and key records in one SQLite file (WAL, `synchronous=FULL`: a key is on disk before it is used).
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let folder = tempfile::tempdir()?;
+/// let store = strongroom::SqliteKeyStore::open(folder.path().join("keys.db")).await?;
+/// # let _ = store;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SqliteKeyStore {
+    pool: SqlitePool,
+}
+
+impl SqliteKeyStore {
+    /// Opens the file, creates it if it does not exist, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot be opened; `InvalidArgument` if a later version of strongroom wrote it.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path.as_ref())
+            .create_if_missing(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .connect_with(options)
+            .await
+            .map_err(|e| failed("open the key store", e))?;
+        let store = Self { pool };
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// Closes all connections. Dropping the store does so too, without waiting.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Applies the scripts that the file lacks, in one transaction, so that of several processes one does it.
+    async fn migrate(&self) -> Result<()> {
+        let mut tx = self.writing("migrate the key store").await?;
+        let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(|e| failed("migrate the key store", e))?;
+        let applied = usize::try_from(version).unwrap_or(usize::MAX);
+        let Some(missing) = MIGRATIONS.get(applied..) else {
+            return Err(Error::invalid(format!(
+                "the key store has schema version {version}, this strongroom knows up to {}: update it",
+                MIGRATIONS.len()
+            )));
+        };
+        for script in missing {
+            sqlx::raw_sql(*script).execute(&mut *tx).await.map_err(|e| failed("migrate the key store", e))?;
+        }
+        if !missing.is_empty() {
+            let stamp = format!("PRAGMA user_version = {}", MIGRATIONS.len());
+            let stamp = sqlx::AssertSqlSafe(stamp); // a number of our own
+            sqlx::raw_sql(stamp).execute(&mut *tx).await.map_err(|e| failed("migrate the key store", e))?;
+        }
+        tx.commit().await.map_err(|e| failed("migrate the key store", e))
+    }
+
+    /// A transaction that holds the write lock from its start: it cannot fail half-way because another one wrote.
+    async fn writing(&self, operation: &'static str) -> Result<Transaction<'static, Sqlite>> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|e| failed(operation, e))
+    }
+}
+
+fn failed(operation: &'static str, e: sqlx::Error) -> Error {
+    let message = match &e {
+        sqlx::Error::Database(d) if is_busy(d.code().as_deref()) => "the key store is busy with other writers; retry",
+        sqlx::Error::PoolTimedOut => "all connections to the key store are in use; retry",
+        _ => "the key store failed",
+    };
+    Error::new(ErrorKind::Unavailable, message).with_operation(operation).with_source(e)
+}
+
+/// SQLITE_BUSY and SQLITE_LOCKED with their extended codes.
+fn is_busy(code: Option<&str>) -> bool {
+    code.and_then(|c| c.parse::<u32>().ok()).is_some_and(|c| matches!(c & 0xFF, 5 | 6))
+}
+
+/// `what` where a constraint refused the row, else [`failed`].
+fn refused_or_failed(operation: &'static str, what: &'static str, e: sqlx::Error) -> Error {
+    match &e {
+        sqlx::Error::Database(d) if d.is_unique_violation() || d.is_foreign_key_violation() => conflict(what),
+        _ => failed(operation, e),
+    }
+}
+
+fn column<'r, T>(row: &'r SqliteRow, name: &'static str) -> Result<T>
+where
+    T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>,
+{
+    row.try_get(name).map_err(|e| Error::malformed("a stored row's column does not read").with_source(e))
+}
+
+/// Reads through the checks of the domain's own types; their refusals become `Malformed`.
+fn key_record(row: &SqliteRow) -> Result<KeyRecord> {
+    let malformed = |e: Error| Error::malformed("a stored key record does not read").with_source(e);
+    let period: &str = column(row, "period")?;
+    let key_id: &[u8] = column(row, "key_id")?;
+    let suite = u8::try_from(column::<i64>(row, "suite")?).ok().and_then(Suite::from_byte);
+    let record = KeyRecord {
+        tenant: TenantId::new(column(row, "tenant")?).map_err(malformed)?,
+        key_id: KeyId::from_bytes(key_id.try_into().map_err(|_| Error::malformed("a stored key id has not 32 bytes"))?),
+        suite: suite.ok_or_else(|| Error::malformed("a stored key record has an unknown suite"))?,
+        scope: Scope::from_bytes(column(row, "scope")?)?,
+        period: if period.is_empty() { None } else { Some(PeriodLabel::new(period).map_err(malformed)?) },
+        region: Region::new(column(row, "region")?).map_err(malformed)?,
+        state: column::<&str>(row, "state")?.parse()?,
+        wrappings: wrappings_from_text(column(row, "wrappings")?)?,
+        created_at: column(row, "created_at")?,
+        revision: unsigned(column(row, "revision")?)?,
+    };
+    record.check()?;
+    Ok(record)
+}
+
+fn tenant_record(row: &SqliteRow) -> Result<TenantRecord> {
+    Ok(TenantRecord {
+        tenant: TenantId::new(column(row, "tenant")?)
+            .map_err(|e| Error::malformed("a stored tenant does not read").with_source(e))?,
+        policy: from_text(column(row, "policy")?, "a stored tenant policy does not read; is this strongroom too old?")?,
+        revocations: from_text(column(row, "revocations")?, "a tenant's stored revocations do not read")?,
+        enrolled_at: column(row, "enrolled_at")?,
+        revision: unsigned(column(row, "revision")?)?,
+    })
+}
+
+async fn find_active(db: &mut SqliteConnection, tenant: &TenantId, scope: &Scope, period: &str) -> Result<Option<KeyRecord>> {
+    let row = sqlx::query(SELECT_ACTIVE)
+        .bind(tenant.as_str())
+        .bind(scope.to_bytes())
+        .bind(period)
+        .fetch_optional(db)
+        .await
+        .map_err(|e| failed("find the Active key", e))?;
+    row.as_ref().map(key_record).transpose()
+}
+
+async fn insert(db: &mut SqliteConnection, record: &KeyRecord) -> Result<()> {
+    sqlx::query(INSERT_KEY)
+        .bind(record.tenant.as_str())
+        .bind(record.key_id.as_bytes().as_slice())
+        .bind(i64::from(record.suite.byte()))
+        .bind(record.scope.to_bytes())
+        .bind(Shown(record.period.as_ref()).to_string())
+        .bind(record.region.as_str())
+        .bind(record.state.as_str())
+        .bind(wrappings_to_text(&record.wrappings)?)
+        .bind(record.created_at)
+        .bind(signed(record.revision)?)
+        .execute(db)
+        .await
+        .map(|_| ())
+        .map_err(|e| refused_or_failed("insert a data key", KEY_EXISTS, e))
+}
+
+#[async_trait]
+impl KeyStore for SqliteKeyStore {
+    async fn tenant(&self, tenant: &TenantId) -> Result<Option<TenantRecord>> {
+        let row = sqlx::query("SELECT * FROM tenants WHERE tenant = ?")
+            .bind(tenant.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| failed("read the tenant", e))?;
+        row.as_ref().map(tenant_record).transpose()
+    }
+
+    async fn insert_tenant(&self, record: &TenantRecord) -> Result<()> {
+        sqlx::query("INSERT INTO tenants (tenant, policy, revocations, enrolled_at, revision) VALUES (?, ?, ?, ?, ?)")
+            .bind(record.tenant.as_str())
+            .bind(to_text(&record.policy)?)
+            .bind(to_text(&record.revocations)?)
+            .bind(record.enrolled_at)
+            .bind(signed(record.revision)?)
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(|e| refused_or_failed("insert the tenant", TENANT_EXISTS, e))
+    }
+
+    async fn update_tenant(&self, record: &TenantRecord) -> Result<()> {
+        let done = sqlx::query(
+            "UPDATE tenants SET policy = ?, revocations = ?, revision = ? WHERE tenant = ? AND revision = ? - 1",
+        )
+        .bind(to_text(&record.policy)?)
+        .bind(to_text(&record.revocations)?)
+        .bind(signed(record.revision)?)
+        .bind(record.tenant.as_str())
+        .bind(signed(record.revision)?)
+        .execute(&self.pool)
+        .await
+        .map_err(|e| failed("update the tenant", e))?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(conflict(STALE_TENANT)) }
+    }
+
+    async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>> {
+        let row = sqlx::query("SELECT * FROM data_keys WHERE tenant = ? AND key_id = ?")
+            .bind(tenant.as_str())
+            .bind(key_id.as_bytes().as_slice())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| failed("read the key record", e))?;
+        row.as_ref().map(key_record).transpose()
+    }
+
+    async fn active_key(
+        &self,
+        tenant: &TenantId,
+        scope: &Scope,
+        period: Option<&PeriodLabel>,
+    ) -> Result<Option<KeyRecord>> {
+        let mut db = self.pool.acquire().await.map_err(|e| failed("find the Active key", e))?;
+        find_active(&mut db, tenant, scope, &Shown(period).to_string()).await
+    }
+
+    async fn insert_active(&self, record: &KeyRecord) -> Result<Placed> {
+        let mut tx = self.writing("insert a data key").await?;
+        let period = Shown(record.period.as_ref()).to_string();
+        if let Some(existing) = find_active(&mut tx, &record.tenant, &record.scope, &period).await? {
+            return Ok(Placed::Existing(Box::new(existing)));
+        }
+        insert(&mut tx, record).await?;
+        tx.commit().await.map_err(|e| failed("insert a data key", e))?;
+        Ok(Placed::New)
+    }
+
+    async fn succeed(&self, old: &KeyId, successor: &KeyRecord) -> Result<Placed> {
+        let mut tx = self.writing("rotate a data key").await?;
+        let period = Shown(successor.period.as_ref()).to_string();
+        match find_active(&mut tx, &successor.tenant, &successor.scope, &period).await? {
+            None => return Err(conflict(NOT_ACTIVE)),
+            Some(active) if active.key_id != *old => return Ok(Placed::Existing(Box::new(active))),
+            Some(_) => {}
+        }
+        sqlx::query(
+            "UPDATE data_keys SET state = 'deactivated', revision = revision + 1 WHERE tenant = ? AND key_id = ?",
+        )
+        .bind(successor.tenant.as_str())
+        .bind(old.as_bytes().as_slice())
+        .execute(&mut *tx)
+        .await
+        .map_err(|e| failed("rotate a data key", e))?;
+        insert(&mut tx, successor).await?;
+        tx.commit().await.map_err(|e| failed("rotate a data key", e))?;
+        Ok(Placed::New)
+    }
+
+    async fn update_key(&self, record: &KeyRecord) -> Result<()> {
+        record.check()?;
+        let done = sqlx::query(
+            "UPDATE data_keys SET state = ?, wrappings = ?, revision = ?
+             WHERE tenant = ? AND key_id = ? AND revision = ? - 1",
+        )
+        .bind(record.state.as_str())
+        .bind(wrappings_to_text(&record.wrappings)?)
+        .bind(signed(record.revision)?)
+        .bind(record.tenant.as_str())
+        .bind(record.key_id.as_bytes().as_slice())
+        .bind(signed(record.revision)?)
+        .execute(&self.pool)
+        .await
+        .map_err(|e| refused_or_failed("update the key record", STALE_KEY, e))?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(conflict(STALE_KEY)) }
+    }
+
+    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>> {
+        let after: &[u8] = after.map_or(&[], |id| id.as_bytes());
+        let rows = sqlx::query("SELECT * FROM data_keys WHERE tenant = ? AND key_id > ? ORDER BY key_id LIMIT ?")
+            .bind(tenant.as_str())
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| failed("list key records", e))?;
+        rows.iter().map(key_record).collect()
+    }
+}
