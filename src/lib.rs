@@ -2,6 +2,7 @@
 pub mod error;
 mod clock;
 mod crypto;
+mod file;
 mod format;
 mod key;
 pub use clock::{Clock, SystemClock};
@@ -31,3 +32,17 @@ pub use store::memory::MemoryKeyStore;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteKeyStore;
 pub use store::{KeyStore, Placed};
+
+pub use file::async_reader::AsyncOpenReader;
+pub use file::async_writer::AsyncSealWriter;
+pub use file::open_reader::OpenReader;
+pub use file::open_stream::OpenStream;
+pub use file::opener::FileOpener;
+pub use file::progress::{CancelFlag, FileOptions, Progress};
+pub use file::range_reader::{RangeReader, RangeSource};
+pub use file::seal_stream::SealStream;
+pub use file::seal_writer::SealWriter;
+pub use file::sealer::FileSealer;
+pub use file::seek_reader::SeekReader;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -3,7 +3,7 @@
 //! Every place that looks at a secret's bytes calls `expose`, so that `grep expose` lists them all.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
@@ -125,6 +125,27 @@ impl Plaintext {
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
+    }
+
+    /// Appends `bytes` and returns them, to be opened in place. The capacity must be there: growing would leave a copy.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> &mut [u8] {
+        let start = self.0.len();
+        debug_assert!(self.0.capacity() - start >= bytes.len());
+        self.0.extend_from_slice(bytes);
+        self.0.get_mut(start..).unwrap_or_default()
+    }
+
+    /// Cuts `len` bytes off the end, and wipes them with the rest in the end.
+    pub(crate) fn shorten(&mut self, len: usize) {
+        self.0.truncate(self.0.len().saturating_sub(len));
+    }
+
+    /// Keeps only `range`, moved to the front.
+    pub(crate) fn keep(&mut self, range: Range<usize>) {
+        let end = range.end.min(self.0.len());
+        let start = range.start.min(end);
+        self.0.copy_within(start..end, 0);
+        self.0.truncate(end - start);
     }
 
     /// The bytes in a `Vec` of the caller's, who from now on answers for wiping them.

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
 use crate::format::header::Header;
 use crate::format::message::{self, Envelope, OVERHEAD};
+use crate::key::file_key::FileKey;
 use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
@@ -26,6 +27,7 @@ pub(crate) struct LoadedKey {
     header: Box<[u8]>,
     aad_prefix: Box<[u8]>,
     cipher: MessageCipher,
+    file_key: FileKey,
 }
 
 impl LoadedKey {
@@ -48,6 +50,7 @@ impl LoadedKey {
             scope: record.scope.clone(),
             aad_prefix: message::associated_data_prefix(&header, record.tenant.as_str())?.into(),
             header: header.into(),
+            file_key: FileKey::new(backend, data_key, record)?,
             cipher: MessageCipher::new(backend, record.suite, message_key, budget),
         })
     }
@@ -58,6 +61,11 @@ impl LoadedKey {
 
     pub(crate) fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// Seals and opens files under the same data key.
+    pub(crate) fn file_key(&self) -> &FileKey {
+        &self.file_key
     }
 
     /// Appends the envelope of `plaintext` to `out`; on failure `out` is as it was. Allocates only if `out` has no room.
