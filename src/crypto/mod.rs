@@ -11,6 +11,7 @@ pub(crate) mod random;
 pub(crate) mod reader_keys;
 pub(crate) mod secret;
 pub(crate) mod suite;
+pub(crate) mod wiped;
 pub(crate) mod writer;
 pub(crate) mod xaes;
 

@@ -177,7 +177,9 @@ impl fmt::Debug for Plaintext {
 impl Drop for Plaintext {
     fn drop(&mut self) {
         // The whole allocation: an opened buffer is never longer than its length, but a caller's may have been.
-        self.0.zeroize();
+        // As slices: wiping a `Vec` goes byte by byte.
+        self.0.spare_capacity_mut().zeroize();
+        self.0.as_mut_slice().zeroize();
     }
 }
 

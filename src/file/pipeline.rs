@@ -9,8 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 
-use zeroize::Zeroizing;
-
+use crate::crypto::wiped::Wiped;
 use crate::error::{Error, Result};
 use crate::file::failure::While;
 use crate::format::chunk::plain_part;
@@ -24,14 +23,14 @@ const WRITE: &str = "the target file could not be written";
 
 /// A reused buffer of up to 64 sealed chunks, or their plaintext at the same places. Wiped when dropped.
 pub(crate) struct Block {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Wiped,
     /// Bytes in use, counted sealed.
     len: usize,
 }
 
 impl Block {
     pub(crate) fn new() -> Self {
-        Self { bytes: Zeroizing::new(vec![0; BLOCK_CHUNKS * SEALED_CHUNK_LEN]), len: 0 }
+        Self { bytes: Wiped::zeroed(BLOCK_CHUNKS * SEALED_CHUNK_LEN), len: 0 }
     }
 
     /// The bytes in use, sealed.

@@ -2,8 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use zeroize::Zeroizing;
-
+use crate::crypto::wiped::Wiped;
 use crate::error::{Error, Result};
 use crate::file::failure::While;
 use crate::file::seal_writer::copy;
@@ -25,7 +24,7 @@ pub struct SeekReader<R> {
     plain_len: u64,
     len_verified: bool,
     position: u64,
-    chunk: Zeroizing<Vec<u8>>,
+    chunk: Wiped,
     /// The number of the chunk whose plaintext stands in `chunk`, and its length.
     opened: Option<(u64, usize)>,
 }
@@ -41,7 +40,7 @@ impl<R: Read + Seek> SeekReader<R> {
             plain_len: layout.plain_len(sealed_len)?,
             len_verified: false,
             position: 0,
-            chunk: Zeroizing::new(vec![0; SEALED_CHUNK_LEN]),
+            chunk: Wiped::zeroed(SEALED_CHUNK_LEN),
             opened: None,
         })
     }

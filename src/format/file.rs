@@ -16,7 +16,7 @@ use crate::format::reader::Reader;
 
 /// The first eight bytes of every sealed file. As in PNG's signature, the first is no ASCII and starts no UTF-8 text,
 /// and the last is changed by whatever converts line ends. It differs from a message envelope's first byte.
-pub const MAGIC: [u8; 8] = *b"\x8ESRFILE\n";
+pub(crate) const MAGIC: [u8; 8] = *b"\x8ESRFILE\n";
 
 /// Starts the associated data of files, and of nothing else.
 const LABEL: &[u8] = b"strongroom/v1/file";

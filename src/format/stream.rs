@@ -3,9 +3,8 @@
 //!
 //! Both directions keep one buffer of a few chunks, sealed or opened in place and wiped at the end.
 
-use zeroize::Zeroizing;
-
 use crate::crypto::aead::TAG_LEN;
+use crate::crypto::wiped::Wiped;
 use crate::error::{Error, Result};
 use crate::format::chunk::{Decryptor, Encryptor};
 use crate::format::layout::{CHUNK_LEN, SEALED_CHUNK_LEN};
@@ -38,7 +37,7 @@ impl Waiting {
 pub(crate) struct StreamSealer {
     encryptor: Encryptor,
     /// Sealed bytes that wait to be taken, then the chunk that is being filled, then free room.
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Wiped,
     waiting: Waiting,
     /// Bytes of plaintext in the chunk being filled, always less than a full chunk.
     filled: usize,
@@ -46,16 +45,18 @@ pub(crate) struct StreamSealer {
 
 /// The sealed end of a file, waiting to be taken.
 pub(crate) struct SealedEnd {
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Wiped,
     waiting: Waiting,
 }
 
 impl StreamSealer {
     /// `head` is put out before the first chunk.
     pub(crate) fn new(encryptor: Encryptor, head: &[u8]) -> Self {
-        let mut buffer = Zeroizing::new(Vec::with_capacity(head.len() + CHUNKS * SEALED_CHUNK_LEN));
-        buffer.extend_from_slice(head);
-        buffer.resize(head.len() + CHUNKS * SEALED_CHUNK_LEN, 0);
+        // The tag of an empty last chunk always finds room behind the others.
+        let mut buffer = Wiped::zeroed(head.len() + CHUNKS * SEALED_CHUNK_LEN + TAG_LEN);
+        for (to, from) in buffer.iter_mut().zip(head) {
+            *to = *from;
+        }
         Self { encryptor, buffer, waiting: Waiting { start: 0, end: head.len() }, filled: 0 }
     }
 
@@ -65,7 +66,7 @@ impl StreamSealer {
             self.waiting = Waiting::default();
         }
         let chunk = self.waiting.end;
-        if chunk + SEALED_CHUNK_LEN > self.buffer.len() {
+        if chunk + SEALED_CHUNK_LEN + TAG_LEN > self.buffer.len() {
             return &mut [];
         }
         self.buffer.get_mut(chunk + self.filled..chunk + CHUNK_LEN).unwrap_or_default()
@@ -100,10 +101,6 @@ impl StreamSealer {
 
     /// Seals the last chunk. What is left to put out includes earlier output that was not taken.
     pub(crate) fn finish(mut self) -> Result<SealedEnd> {
-        if self.space().is_empty() {
-            // The buffer is full of output: the last chunk, which is empty, goes behind it.
-            self.buffer.resize(self.waiting.end + TAG_LEN, 0);
-        }
         let end = self.waiting.end + self.filled + TAG_LEN;
         let chunk = self.buffer.get_mut(self.waiting.end..end).unwrap_or_default();
         self.encryptor.finish().seal(chunk)?;
@@ -128,7 +125,7 @@ impl SealedEnd {
 pub(crate) struct StreamOpener {
     decryptor: Decryptor,
     /// Sealed chunks as they come; those before `chunk` are opened.
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Wiped,
     received: usize,
     /// Where the first chunk that is not opened yet starts.
     chunk: usize,
@@ -148,7 +145,7 @@ impl StreamOpener {
     pub(crate) fn new(decryptor: Decryptor) -> Self {
         Self {
             decryptor,
-            buffer: Zeroizing::new(vec![0; CHUNKS * SEALED_CHUNK_LEN]),
+            buffer: Wiped::zeroed(CHUNKS * SEALED_CHUNK_LEN),
             received: 0,
             chunk: 0,
             number: 0,
