@@ -22,19 +22,14 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn unix_millis(&self) -> i64 {
         // A date before 1970 is a broken clock, read as 1970; one after the year 292 million saturates.
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn monotonic(&self) -> Duration {
         let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Duration::new(
-            u64::try_from(t.tv_sec).unwrap_or(0),
-            u32::try_from(t.tv_nsec).unwrap_or(0),
-        )
+        Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]

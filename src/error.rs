@@ -112,10 +112,7 @@ impl Error {
 
     /// The one error of an envelope that does not open.
     pub(crate) fn unopenable() -> Self {
-        Self::new(
-            ErrorKind::Unopenable,
-            "the envelope does not open under this tenant, scope and context",
-        )
+        Self::new(ErrorKind::Unopenable, "the envelope does not open under this tenant, scope and context")
     }
 
     pub(crate) fn malformed(message: &'static str) -> Self {
@@ -137,11 +134,7 @@ impl Error {
 
     /// Names the operation that failed, unless a lower floor already did.
     pub fn with_operation(self, operation: &'static str) -> Self {
-        if self.0.operation.is_empty() {
-            self.edit(|e| e.operation = operation)
-        } else {
-            self
-        }
+        if self.0.operation.is_empty() { self.edit(|e| e.operation = operation) } else { self }
     }
 
     /// Names the tenant, unless already named.
@@ -202,10 +195,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Unavailable
-                | ErrorKind::Throttled
-                | ErrorKind::Conflict
-                | ErrorKind::NotLoaded
+            ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Conflict | ErrorKind::NotLoaded
         )
     }
 }
@@ -217,11 +207,7 @@ impl fmt::Display for Error {
             write!(f, "{}: ", e.operation)?;
         }
         write!(f, "{}: {}", e.kind, e.message)?;
-        let named = [
-            ("tenant", &e.tenant),
-            ("KEK", &e.kek),
-            ("region", &e.region),
-        ];
+        let named = [("tenant", &e.tenant), ("KEK", &e.kek), ("region", &e.region)];
         let mut open = " (";
         for (what, name) in named {
             if let Some(name) = name {
@@ -252,10 +238,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|e| e as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|e| e as &(dyn StdError + 'static))
     }
 }
 

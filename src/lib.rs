@@ -1,17 +1,56 @@
-//! strongroom
-pub mod error;
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod admin;
 mod clock;
 mod crypto;
+pub mod error;
 mod file;
 mod format;
+mod hot;
 mod key;
+mod keyring;
+mod kms;
+mod page;
+mod room;
+mod sealer;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+/// The limits of FORMAT.md and of policies, as numbers.
+pub mod limits {
+    pub use crate::format::context::{MAX_CONTEXT, MAX_FIELDS, MAX_NAME, MAX_VALUE};
+    pub use crate::format::header::{KEY_ID_LEN, MAX_REGION};
+    pub use crate::format::layout::{CHUNK_LEN, MAX_CHUNKS, MAX_FILE, SEALED_CHUNK_LEN};
+    pub use crate::format::message::{MAX_MESSAGE, MAX_TENANT, OVERHEAD};
+    pub use crate::key::policy::{MAX_KEKS, MAX_SCOPE_FIELDS};
+    pub use crate::key::record::MAX_WRAPPED;
+    pub use crate::key::scope::MAX_SCOPE;
+}
+
+pub use admin::Admin;
 pub use clock::{Clock, SystemClock};
 pub use crypto::secret::{DataKey, Plaintext};
 pub use crypto::suite::Suite;
-pub use format::header::Header;
+pub use error::{Error, ErrorKind, Result};
+pub use file::async_reader::AsyncOpenReader;
+pub use file::async_writer::AsyncSealWriter;
+pub use file::open_reader::OpenReader;
+pub use file::open_stream::OpenStream;
+pub use file::opener::FileOpener;
+pub use file::progress::{CancelFlag, FileOptions, Progress};
+pub use file::range_reader::{RangeReader, RangeSource};
+pub use file::seal_stream::SealStream;
+pub use file::seal_writer::SealWriter;
+pub use file::sealer::FileSealer;
+pub use file::seek_reader::SeekReader;
+pub use format::context::Field;
 pub use format::file::FileHead;
+pub use format::header::Header;
 pub use format::layout::FileLayout;
-pub use error::{Error, ErrorKind};
+pub use hot::HotScope;
 pub use key::encryption_context::EncryptionContext;
 pub use key::id::{KeyId, TenantId};
 pub use key::kek::KekUri;
@@ -24,25 +63,12 @@ pub use key::rotation::RotationPolicy;
 pub use key::scope::Scope;
 pub use key::state::KeyState;
 pub use key::tenant::TenantRecord;
-mod kms;
-mod store;
 pub use kms::local::LocalKms;
 pub use kms::{GeneratedKey, KekDescription, Kms};
+pub use page::PageRow;
+pub use room::{Strongroom, StrongroomBuilder};
+pub use sealer::{ScopeHandle, TenantHandle};
 pub use store::memory::MemoryKeyStore;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteKeyStore;
 pub use store::{KeyStore, Placed};
-
-pub use file::async_reader::AsyncOpenReader;
-pub use file::async_writer::AsyncSealWriter;
-pub use file::open_reader::OpenReader;
-pub use file::open_stream::OpenStream;
-pub use file::opener::FileOpener;
-pub use file::progress::{CancelFlag, FileOptions, Progress};
-pub use file::range_reader::{RangeReader, RangeSource};
-pub use file::seal_stream::SealStream;
-pub use file::seal_writer::SealWriter;
-pub use file::sealer::FileSealer;
-pub use file::seek_reader::SeekReader;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;

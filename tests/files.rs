@@ -29,7 +29,7 @@ fn keys(suite: Suite) -> FileKeys {
 
 /// Bytes of which no two chunks are equal.
 fn plain(len: usize) -> Vec<u8> {
-    (0..len).map(|i| ((i * 31) ^ (i >> 8) ^ (i >> 14)) as u8).collect()
+    (0..len).map(|i| ((i * 31) ^ (i >> 8) ^ (i >> 14)).to_le_bytes()[0]).collect()
 }
 
 fn seal(suite: Suite, plaintext: &[u8]) -> Vec<u8> {

@@ -84,16 +84,19 @@ impl AeadKey {
     }
 
     /// Encrypts `in_out` in place and returns the tag. `nonce` must never repeat under this key.
-    pub(crate) fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], in_out: &mut [u8]) -> Result<[u8; TAG_LEN], Refused> {
+    pub(crate) fn seal(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        in_out: &mut [u8],
+    ) -> Result<[u8; TAG_LEN], Refused> {
         match &self.0 {
-            Repr::RustAes(key) => key
-                .encrypt_inout_detached(nonce.into(), aad, in_out.into())
-                .map(Into::into)
-                .map_err(|_| Refused),
-            Repr::RustChaCha(key) => key
-                .encrypt_inout_detached(nonce.into(), aad, in_out.into())
-                .map(Into::into)
-                .map_err(|_| Refused),
+            Repr::RustAes(key) => {
+                key.encrypt_inout_detached(nonce.into(), aad, in_out.into()).map(Into::into).map_err(|_| Refused)
+            }
+            Repr::RustChaCha(key) => {
+                key.encrypt_inout_detached(nonce.into(), aad, in_out.into()).map(Into::into).map_err(|_| Refused)
+            }
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
                 use aws_lc_rs::aead::{Aad, Nonce};
@@ -114,12 +117,12 @@ impl AeadKey {
         tag: &[u8; TAG_LEN],
     ) -> Result<(), Refused> {
         let opened = match &self.0 {
-            Repr::RustAes(key) => key
-                .decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into())
-                .map_err(|_| Refused),
-            Repr::RustChaCha(key) => key
-                .decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into())
-                .map_err(|_| Refused),
+            Repr::RustAes(key) => {
+                key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()).map_err(|_| Refused)
+            }
+            Repr::RustChaCha(key) => {
+                key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()).map_err(|_| Refused)
+            }
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
                 use aws_lc_rs::aead::{Aad, Nonce};
@@ -163,7 +166,6 @@ impl BlockKey {
 
 /// HChaCha20 (draft-irtf-cfrg-xchacha-03 section 2.2): the subkey of `key` for the first 16 bytes of a 24-byte nonce.
 pub(crate) fn hchacha20(key: &Secret<32>, nonce: &[u8; 16]) -> Secret<32> {
-    let mut subkey: [u8; 32] =
-        chacha20::hchacha::<chacha20::R20>(key.expose().into(), nonce.into()).into();
+    let mut subkey: [u8; 32] = chacha20::hchacha::<chacha20::R20>(key.expose().into(), nonce.into()).into();
     Secret::take(&mut subkey)
 }

@@ -31,10 +31,7 @@ impl Budget {
         let lot = |left: u64| (left / 8).clamp(1, MAX_LOT);
         let taken = |left: u64| left.checked_sub(lot(left));
         let size = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).map(lot).ok()?;
-        Some(Lot {
-            size,
-            used: AtomicU64::new(0),
-        })
+        Some(Lot { size, used: AtomicU64::new(0) })
     }
 
     /// Ends `lot` and takes back what it did not use.

@@ -50,8 +50,7 @@ impl ChunkCipher {
     ) -> Result<(Self, [u8; COMMITMENT_LEN])> {
         let (algorithm, name) = aead(suite);
         let info: [&[u8]; 5] = [LABEL, name, &[0], salt, context];
-        let schedule: Secret<SCHEDULE_LEN> =
-            Secret::filled_by(|into| kdf::expand(input_key.expose(), &info, into))?;
+        let schedule: Secret<SCHEDULE_LEN> = Secret::filled_by(|into| kdf::expand(input_key.expose(), &info, into))?;
         let (key, rest) = schedule.expose().split_first_chunk::<32>().ok_or_else(Error::unopenable)?;
         let (nonce, commitment) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(Error::unopenable)?;
         let mut public = [0; COMMITMENT_LEN];

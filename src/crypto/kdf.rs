@@ -25,8 +25,8 @@ pub(crate) fn expand(prk: &[u8], info: &[&[u8]], okm: &mut [u8]) -> Result<()> {
     };
     let mut previous: Option<[u8; BLOCK]> = None;
     for (i, part) in okm.chunks_mut(BLOCK).enumerate() {
-        let counter = u8::try_from(i + 1)
-            .map_err(|_| Error::limit("HKDF-Expand gives at most 255 blocks of 64 bytes"))?;
+        let counter =
+            u8::try_from(i + 1).map_err(|_| Error::limit("HKDF-Expand gives at most 255 blocks of 64 bytes"))?;
         let mut mac = keyed.clone();
         if let Some(t) = &previous {
             mac.update(t);

@@ -130,12 +130,7 @@ impl MessageCipher {
             }
             Construction::XChaCha { .. } => None,
         };
-        Ok(Writer {
-            prefix,
-            key,
-            lot,
-            retires: now + PREFIX_LIFE,
-        })
+        Ok(Writer { prefix, key, lot, retires: now + PREFIX_LIFE })
     }
 
     /// Verifies and decrypts `in_out` in place.
@@ -253,17 +248,15 @@ mod tests {
             let cipher = cipher(suite, 1_000);
             let nonces: HashSet<_> = std::iter::from_fn(|| seal(&cipher, NOW)).collect();
             assert_eq!(nonces.len(), 1_000, "{suite:?}");
-            assert!(matches!(
-                cipher.seal(NOW, &[], &mut [0; NONCE_LEN], &mut []),
-                Err(SealFailure::Spent)
-            ));
+            assert!(matches!(cipher.seal(NOW, &[], &mut [0; NONCE_LEN], &mut []), Err(SealFailure::Spent)));
         }
     }
 
     #[test]
     fn a_key_loaded_again_goes_on_counting() {
         let budget = Arc::new(Budget::new(100));
-        let load = || MessageCipher::new(Backend::DEFAULT, Suite::Aes256Gcm, Secret::take(&mut [7; 32]), Arc::clone(&budget));
+        let load =
+            || MessageCipher::new(Backend::DEFAULT, Suite::Aes256Gcm, Secret::take(&mut [7; 32]), Arc::clone(&budget));
         let first = load();
         for _ in 0..60 {
             seal(&first, NOW).unwrap();

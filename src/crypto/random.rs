@@ -12,11 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// `Unavailable` if the operating system gives none.
 pub(crate) fn from_os(into: &mut [u8]) -> Result<()> {
     SysRng.try_fill_bytes(into).map_err(|e| {
-        Error::new(
-            ErrorKind::Unavailable,
-            "the operating system's random generator failed",
-        )
-        .with_source(e)
+        Error::new(ErrorKind::Unavailable, "the operating system's random generator failed").with_source(e)
     })
 }
 

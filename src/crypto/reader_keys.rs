@@ -41,10 +41,7 @@ fn hint(prefix: &[u8; PREFIX_LEN]) -> u64 {
 impl ReaderKeys {
     pub(crate) fn new() -> Self {
         Self {
-            slots: std::array::from_fn(|_| Slot {
-                hint: AtomicU64::new(0),
-                kept: ArcSwapOption::empty(),
-            }),
+            slots: std::array::from_fn(|_| Slot { hint: AtomicU64::new(0), kept: ArcSwapOption::empty() }),
             next: AtomicUsize::new(0),
             missed: AtomicU64::new(0),
         }

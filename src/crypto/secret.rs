@@ -62,10 +62,10 @@ impl<const N: usize> Drop for Secret<N> {
 /// fn compare(a: &strongroom::DataKey, b: &strongroom::DataKey) -> bool { a == b }
 /// ```
 /// ```
-/// let mut reply = [7_u8; 32];
+/// let mut reply = *b"thirty-two bytes from some KMS..";
 /// let key = strongroom::DataKey::take(&mut reply)?;
 /// assert_eq!(reply, [0; 32]); // the source is wiped
-/// assert!(key.ct_eq(&strongroom::DataKey::take(&mut [7; 32])?));
+/// assert!(key.ct_eq(&strongroom::DataKey::take(&mut *b"thirty-two bytes from some KMS..".to_vec())?));
 /// # Ok::<(), strongroom::Error>(())
 /// ```
 pub struct DataKey(Secret<32>);
@@ -211,9 +211,6 @@ mod tests {
 
     #[test]
     fn plaintext_does_not_print_itself() {
-        assert_eq!(
-            format!("{:?}", Plaintext::new(b"hush".to_vec())),
-            "Plaintext(4 bytes)"
-        );
+        assert_eq!(format!("{:?}", Plaintext::new(b"hush".to_vec())), "Plaintext(4 bytes)");
     }
 }

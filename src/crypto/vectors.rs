@@ -21,10 +21,8 @@ fn unused() -> Arc<Budget> {
 
 fn each_aead_case(name: wp::TestName, nonce_bits: usize, mut check: impl FnMut(&wp::Test)) -> usize {
     let set = wp::TestSet::load(name).unwrap();
-    let groups = set
-        .test_groups
-        .iter()
-        .filter(|g| g.key_size == 256 && g.nonce_size == nonce_bits && g.tag_size == 128);
+    let groups =
+        set.test_groups.iter().filter(|g| g.key_size == 256 && g.nonce_size == nonce_bits && g.tag_size == 128);
     let mut cases = 0;
     for case in groups.flat_map(|g| &g.tests) {
         check(case);

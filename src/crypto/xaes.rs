@@ -41,7 +41,8 @@ impl XaesKey {
     /// The AES-256-GCM key for all nonces that start with `prefix` (steps 3 to 5).
     pub(crate) fn derive(&self, prefix: &[u8; PREFIX_LEN]) -> Result<AeadKey, Refused> {
         // 3. M1 = 0x00 || 0x01 || 'X' || 0x00 || N[:12]    4. M2 = 0x00 || 0x02 || 'X' || 0x00 || N[:12]
-        let mut blocks = [[0, 1, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 2, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
+        let mut blocks =
+            [[0, 1, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 2, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
         for block in &mut blocks {
             for (to, from) in block.iter_mut().skip(4).zip(prefix) {
                 *to = *from;

@@ -21,8 +21,8 @@ pub(crate) mod path;
 pub(crate) mod pipeline;
 pub(crate) mod progress;
 pub(crate) mod range_reader;
+pub(crate) mod scope;
 pub(crate) mod seal_stream;
 pub(crate) mod seal_writer;
 pub(crate) mod sealer;
 pub(crate) mod seek_reader;
-

@@ -75,8 +75,7 @@ impl Block {
     /// Fills the block with plaintext, each chunk to its place, until it is full or the source ends; returns how much.
     pub(crate) fn read_plain(&mut self, source: &mut impl Read) -> Result<usize> {
         let places = self.bytes.chunks_exact_mut(SEALED_CHUNK_LEN);
-        let mut places: Vec<_> =
-            places.filter_map(|place| place.get_mut(..CHUNK_LEN)).map(IoSliceMut::new).collect();
+        let mut places: Vec<_> = places.filter_map(|place| place.get_mut(..CHUNK_LEN)).map(IoSliceMut::new).collect();
         let mut space = places.as_mut_slice();
         let mut filled = 0;
         while filled < BLOCK_CHUNKS * CHUNK_LEN {

@@ -187,10 +187,6 @@ impl<S: RangeSource> RangeReader<S> {
     /// `range` of the sealed file in a buffer of our own.
     async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let bytes = self.source.fetch(range.clone()).await?;
-        if bytes.len() as u64 == range.end - range.start {
-            Ok(Vec::from(bytes))
-        } else {
-            Err(Error::unopenable())
-        }
+        if bytes.len() as u64 == range.end - range.start { Ok(Vec::from(bytes)) } else { Err(Error::unopenable()) }
     }
 }

@@ -9,7 +9,7 @@ use crate::format::header::{KEY_ID_LEN, MAX_REGION};
 use crate::format::writer::{Sink, put_short};
 
 /// Most bytes of a tenant's name.
-pub(crate) const MAX_TENANT: u8 = 64;
+pub const MAX_TENANT: u8 = 64;
 
 /// Most bytes of a label.
 const MAX_LABEL: usize = 21;

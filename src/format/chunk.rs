@@ -90,9 +90,9 @@ impl Turn {
         if block.len() as u64 != self.chunks * SEALED_CHUNK_LEN as u64 {
             return Err(wrong_length());
         }
-        (self.first..).zip(block.chunks_exact_mut(SEALED_CHUNK_LEN)).try_for_each(|(number, chunk)| {
-            seal_chunk(&self.key, number, chunk)
-        })
+        (self.first..)
+            .zip(block.chunks_exact_mut(SEALED_CHUNK_LEN))
+            .try_for_each(|(number, chunk)| seal_chunk(&self.key, number, chunk))
     }
 }
 
@@ -129,9 +129,9 @@ impl Decryptor {
         if first.checked_add(chunks).is_none_or(|end| end >= MAX_CHUNKS) {
             return Err(Error::unopenable());
         }
-        (first..).zip(block.chunks_exact_mut(SEALED_CHUNK_LEN)).try_for_each(|(number, chunk)| {
-            self.open_chunk(number, chunk)
-        })
+        (first..)
+            .zip(block.chunks_exact_mut(SEALED_CHUNK_LEN))
+            .try_for_each(|(number, chunk)| self.open_chunk(number, chunk))
     }
 
     /// Opens the last chunk in place and returns the length of its plaintext. Whoever has opened it knows that the file
@@ -169,8 +169,7 @@ mod tests {
     fn pair(suite: Suite) -> (Encryptor, Decryptor) {
         let input = || Secret::take(&mut [1; 32]);
         let seal = SealKey::draw(Backend::DEFAULT, suite, &input(), b"c").unwrap();
-        let open =
-            OpenKey::verified(Backend::DEFAULT, suite, &input(), seal.salt(), seal.commitment(), b"c").unwrap();
+        let open = OpenKey::verified(Backend::DEFAULT, suite, &input(), seal.salt(), seal.commitment(), b"c").unwrap();
         (Encryptor::new(seal), Decryptor::new(open))
     }
 

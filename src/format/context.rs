@@ -103,7 +103,8 @@ impl CanonicalFields {
             fields.try_push((name, reader.str(len)?)).map_err(|_| Error::malformed(TOO_MANY))?;
         }
         reader.finish()?;
-        let parsed = Self::new(&fields).map_err(|e| Error::malformed("a canonical context is out of bounds").with_source(e))?;
+        let parsed =
+            Self::new(&fields).map_err(|e| Error::malformed("a canonical context is out of bounds").with_source(e))?;
         if parsed.to_bytes() != canonical {
             return Err(Error::malformed("a canonical context is not sorted"));
         }

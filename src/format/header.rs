@@ -6,7 +6,7 @@ use crate::format::reader::Reader;
 
 /// The first byte of every envelope of version 1. Like 0xF6..=0xFF, kept for later versions, it occurs nowhere in UTF-8
 /// text, so that a sealed row can be told from an old plaintext one.
-pub const VERSION: u8 = 0xF5;
+pub(crate) const VERSION: u8 = 0xF5;
 /// Bytes of a key id.
 pub const KEY_ID_LEN: usize = 32;
 /// Most bytes of a region's name (at least 1).

@@ -9,13 +9,13 @@ use crate::format::file::head_len;
 use crate::format::header::is_region_name;
 
 /// Bytes of plaintext in every chunk but the last: 16 KiB. The last has fewer, perhaps none.
-pub(crate) const CHUNK_LEN: usize = 1 << 14;
+pub const CHUNK_LEN: usize = 1 << 14;
 /// Bytes of a sealed chunk, the last one excepted: the ciphertext and its tag.
-pub(crate) const SEALED_CHUNK_LEN: usize = CHUNK_LEN + TAG_LEN;
+pub const SEALED_CHUNK_LEN: usize = CHUNK_LEN + TAG_LEN;
 /// Most chunks of a file: 2^38.
-pub(crate) const MAX_CHUNKS: u64 = 1 << 38;
+pub const MAX_CHUNKS: u64 = 1 << 38;
 /// Most bytes of a file's plaintext: 4 PiB - 1.
-pub(crate) const MAX_FILE: u64 = MAX_CHUNKS * CHUNK_LEN as u64 - 1;
+pub const MAX_FILE: u64 = MAX_CHUNKS * CHUNK_LEN as u64 - 1;
 
 const CHUNK: u64 = CHUNK_LEN as u64;
 const SEALED_CHUNK: u64 = SEALED_CHUNK_LEN as u64;
@@ -43,13 +43,6 @@ pub struct FileLayout {
 }
 
 impl FileLayout {
-    /// Bytes of plaintext in every chunk but the last: 16 KiB. The last has fewer, perhaps none.
-    pub const CHUNK_LEN: u64 = CHUNK;
-    /// Bytes of a sealed chunk, the last one excepted.
-    pub const SEALED_CHUNK_LEN: u64 = SEALED_CHUNK;
-    /// Most bytes of a file's plaintext: 4 PiB - 1.
-    pub const MAX_LEN: u64 = MAX_FILE;
-
     /// Of the files of a region, whose name has 1 to 32 bytes.
     ///
     /// # Errors

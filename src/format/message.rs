@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::format::associated_data;
 use crate::format::header::{Header, KEY_ID_LEN};
 
-pub(crate) use crate::format::associated_data::{MAX_TENANT, complete as associated_data};
+pub use crate::format::associated_data::MAX_TENANT;
+pub(crate) use crate::format::associated_data::complete as associated_data;
 
 /// Most bytes of a message's plaintext: 16 MiB. Larger things are files.
 pub const MAX_MESSAGE: usize = 1 << 24;

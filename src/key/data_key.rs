@@ -92,8 +92,8 @@ impl LoadedKey {
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
         message::check_length(plaintext.len()).map_err(SealFailure::Failed)?;
-        let aad = message::associated_data(&self.aad_prefix, self.scope.canonical(), context)
-            .map_err(SealFailure::Failed)?;
+        let aad =
+            message::associated_data(&self.aad_prefix, self.scope.canonical(), context).map_err(SealFailure::Failed)?;
         out.reserve(self.header.len() + plaintext.len() + OVERHEAD);
         out.extend_from_slice(&self.header);
         let nonce_at = out.len();
@@ -112,6 +112,21 @@ impl LoadedKey {
         };
         out.extend_from_slice(&tag);
         Ok(())
+    }
+
+    /// Seals under a nonce of the caller's: for vectors only.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn seal_with_nonce(
+        &self,
+        context: &[Field<'_>],
+        nonce: &[u8; NONCE_LEN],
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>> {
+        message::check_length(plaintext.len())?;
+        let aad = message::associated_data(&self.aad_prefix, self.scope.canonical(), context)?;
+        let mut text = plaintext.to_vec();
+        let tag = self.cipher.seal_with_nonce(nonce, &aad, &mut text).map_err(|_| Error::unopenable())?;
+        Ok([&self.header[..], nonce, &text, &tag].concat())
     }
 
     /// Opens a parsed envelope into a buffer of its own.

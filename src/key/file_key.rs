@@ -6,11 +6,11 @@ use crate::crypto::kdf::{self, Purpose};
 use crate::crypto::secret::{DataKey, Secret};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
+use crate::format::associated_data;
 use crate::format::chunk::{Decryptor, Encryptor};
 use crate::format::context::Field;
 use crate::format::file::{self, FileHead};
 use crate::format::header::Header;
-use crate::format::associated_data;
 use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
 

@@ -276,14 +276,13 @@ impl KeyCache {
         }
     }
 
-    /// A key that was loaded again to open takes its own older place as sealing key too: only its life changes, and one
-    /// that has been loaded without permission to seal has none.
-    fn replace_in_slot(&self, old: &Arc<CachedKey>, _new: &Arc<CachedKey>) {
+    /// A key that was loaded again to open takes the old one's place in the slot too: every key in a slot is in the book.
+    fn replace_in_slot(&self, old: &Arc<CachedKey>, new: &Arc<CachedKey>) {
         let at = (old.tenant.clone(), old.key.scope().clone());
         if let Some(slot) = lock(&self.slots).get(&at)
             && slot.holds(old)
         {
-            slot.current.store(None);
+            slot.current.store(Some(Arc::clone(new)));
         }
     }
 }

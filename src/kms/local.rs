@@ -200,7 +200,8 @@ fn uri(name: &str) -> Result<KekUri> {
 }
 
 fn no_such_kek(name: &str) -> Error {
-    Error::new(ErrorKind::Denied, "the local KMS has no such KEK; create or import it").with_kek(&format!("{SCHEME}:{name}"))
+    Error::new(ErrorKind::Denied, "the local KMS has no such KEK; create or import it")
+        .with_kek(&format!("{SCHEME}:{name}"))
 }
 
 /// Takes a raw KEK and wipes its source.
@@ -228,10 +229,7 @@ fn aead(key: &Secret<32>) -> Result<AeadKey> {
 }
 
 fn not_wrapped_here() -> Error {
-    Error::new(
-        ErrorKind::Denied,
-        "the wrapped key does not unwrap under this KEK with this tenant, region and scope",
-    )
+    Error::new(ErrorKind::Denied, "the wrapped key does not unwrap under this KEK with this tenant, region and scope")
 }
 
 #[async_trait]

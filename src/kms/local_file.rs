@@ -140,7 +140,8 @@ impl KekFile {
         let temporary = self.beside("new");
         let written = (|| {
             // A leftover of a crash, or a file that somebody else put there with wider permissions.
-            fs::remove_file(&temporary).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+            fs::remove_file(&temporary)
+                .or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
             let mut file = private().create_new(true).open(&temporary)?;
             file.write_all(&text)?;
             file.sync_all()?;

@@ -4,6 +4,8 @@ pub(crate) mod local;
 pub(crate) mod local_file;
 pub(crate) mod router;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::crypto::secret::DataKey;
@@ -69,4 +71,28 @@ pub struct GeneratedKey {
     pub data_key: DataKey,
     /// The same, wrapped.
     pub wrapped: Vec<u8>,
+}
+
+/// A KMS shared with other owners.
+#[async_trait]
+impl<K: Kms + ?Sized> Kms for Arc<K> {
+    fn scheme(&self) -> &str {
+        (**self).scheme()
+    }
+
+    async fn describe(&self, kek: &KekUri) -> Result<KekDescription> {
+        (**self).describe(kek).await
+    }
+
+    async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>> {
+        (**self).wrap(kek, context, data_key).await
+    }
+
+    async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey> {
+        (**self).unwrap(kek, context, wrapped).await
+    }
+
+    async fn generate(&self, kek: &KekUri, context: &EncryptionContext) -> Result<GeneratedKey> {
+        (**self).generate(kek, context).await
+    }
 }

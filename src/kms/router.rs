@@ -99,9 +99,10 @@ impl KmsRouter {
     ) -> Result<T> {
         let place = Place::of(self, tenant);
         let limited = async {
-            let _permit = place.semaphore.acquire().await.map_err(|e| {
-                Error::new(ErrorKind::Unavailable, "the limit of KMS calls was closed").with_source(e)
-            })?;
+            let _permit =
+                place.semaphore.acquire().await.map_err(|e| {
+                    Error::new(ErrorKind::Unavailable, "the limit of KMS calls was closed").with_source(e)
+                })?;
             call.await
         };
         let late = || {

@@ -5,6 +5,8 @@ pub(crate) mod row;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -86,3 +88,48 @@ pub(crate) const STALE_TENANT: &str = "the tenant's row was changed meanwhile; r
 pub(crate) const STALE_KEY: &str = "the key's row was changed meanwhile; read it again";
 pub(crate) const KEY_EXISTS: &str = "a data key of that id exists, or its tenant is not enrolled";
 pub(crate) const NOT_ACTIVE: &str = "the scope has no Active key to succeed; read it again";
+
+/// A key store shared with other owners.
+#[async_trait]
+impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
+    async fn tenant(&self, tenant: &TenantId) -> Result<Option<TenantRecord>> {
+        (**self).tenant(tenant).await
+    }
+
+    async fn insert_tenant(&self, record: &TenantRecord) -> Result<()> {
+        (**self).insert_tenant(record).await
+    }
+
+    async fn update_tenant(&self, record: &TenantRecord) -> Result<()> {
+        (**self).update_tenant(record).await
+    }
+
+    async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>> {
+        (**self).key(tenant, key_id).await
+    }
+
+    async fn active_key(
+        &self,
+        tenant: &TenantId,
+        scope: &Scope,
+        period: Option<&PeriodLabel>,
+    ) -> Result<Option<KeyRecord>> {
+        (**self).active_key(tenant, scope, period).await
+    }
+
+    async fn insert_active(&self, record: &KeyRecord) -> Result<Placed> {
+        (**self).insert_active(record).await
+    }
+
+    async fn succeed(&self, old: &KeyId, successor: &KeyRecord) -> Result<Placed> {
+        (**self).succeed(old, successor).await
+    }
+
+    async fn update_key(&self, record: &KeyRecord) -> Result<()> {
+        (**self).update_key(record).await
+    }
+
+    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>> {
+        (**self).keys(tenant, after, limit).await
+    }
+}

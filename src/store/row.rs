@@ -78,8 +78,14 @@ mod tests {
 
     #[test]
     fn odd_rows_are_malformed() {
-        for bad in ["", "{}", r#"[{"kek":"local:a"}]"#, r#"[{"kek":"nope","wrapped":"00"}]"#,
-            r#"[{"kek":"local:a","wrapped":"0"}]"#, r#"[{"kek":"local:a","wrapped":"00","x":1}]"#] {
+        for bad in [
+            "",
+            "{}",
+            r#"[{"kek":"local:a"}]"#,
+            r#"[{"kek":"nope","wrapped":"00"}]"#,
+            r#"[{"kek":"local:a","wrapped":"0"}]"#,
+            r#"[{"kek":"local:a","wrapped":"00","x":1}]"#,
+        ] {
             assert!(wrappings_from_text(bad).is_err(), "{bad}");
         }
         assert!(unsigned(-1).is_err());

@@ -32,7 +32,8 @@ const CONNECTIONS: u32 = 4;
 const INSERT_KEY: &str = "INSERT INTO data_keys
     (tenant, key_id, suite, scope, period, region, state, wrappings, created_at, revision)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-const SELECT_ACTIVE: &str = "SELECT * FROM data_keys WHERE tenant = ? AND scope = ? AND period = ? AND state = 'active'";
+const SELECT_ACTIVE: &str =
+    "SELECT * FROM data_keys WHERE tenant = ? AND scope = ? AND period = ? AND state = 'active'";
 
 /// Tenants and key records in one SQLite file (WAL, `synchronous=FULL`: a key is on disk before it is used).
 ///
@@ -169,7 +170,12 @@ fn tenant_record(row: &SqliteRow) -> Result<TenantRecord> {
     })
 }
 
-async fn find_active(db: &mut SqliteConnection, tenant: &TenantId, scope: &Scope, period: &str) -> Result<Option<KeyRecord>> {
+async fn find_active(
+    db: &mut SqliteConnection,
+    tenant: &TenantId,
+    scope: &Scope,
+    period: &str,
+) -> Result<Option<KeyRecord>> {
     let row = sqlx::query(SELECT_ACTIVE)
         .bind(tenant.as_str())
         .bind(scope.to_bytes())

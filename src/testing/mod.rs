@@ -1,5 +1,18 @@
-//! For tests, benches and fuzzing only (feature `testing`).
+//! The test kit (feature `testing`): contract suites for implementers of [`Kms`](crate::Kms) and
+//! [`KeyStore`](crate::KeyStore), a KMS with faults, a clock moved by hand, and the format without any room around it.
+//!
+//! Not for production: suites panic, and [`vectors`] takes nonces from outside.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, clippy::indexing_slicing)]
 
+mod clock;
+mod faults;
 mod file_keys;
+mod kms_contract;
+mod store_contract;
+pub mod vectors;
 
+pub use clock::ManualClock;
+pub use faults::{Fault, FaultyKms};
 pub use file_keys::FileKeys;
+pub use kms_contract::kms_contract;
+pub use store_contract::store_contract;

@@ -33,12 +33,12 @@ fn pieces(bytes: &[u8], len: usize) -> impl futures_util::Stream<Item = Result<B
 
 /// One file sealed in every way under one salt: all must be equal, and open in every way.
 async fn all_ways(suite: Suite, plaintext: &[u8]) {
-    let sealer = || keys(suite).sealer_with_salt(CONTEXT, [7; 24]).unwrap();
-    let sealed = sealer().seal_bytes(plaintext).unwrap();
+    let fresh = || keys(suite).sealer_with_salt(CONTEXT, [7; 24]).unwrap();
+    let sealed = fresh().seal_bytes(plaintext).unwrap();
     let layout = FileLayout::of_region("eu-central-1").unwrap();
     assert_eq!(layout.sealed_len(plaintext.len() as u64).unwrap(), sealed.len() as u64);
 
-    let mut writer = sealer().writer(Vec::new());
+    let mut writer = fresh().writer(Vec::new());
     for (i, piece) in plaintext.chunks(10_007).enumerate() {
         writer.write_all(piece).unwrap();
         if i % 3 == 0 {
@@ -47,7 +47,7 @@ async fn all_ways(suite: Suite, plaintext: &[u8]) {
     }
     assert!(writer.finish().unwrap() == sealed, "Write");
 
-    let mut writer = sealer().async_writer(Vec::new());
+    let mut writer = fresh().async_writer(Vec::new());
     for (i, piece) in plaintext.chunks(20_011).enumerate() {
         writer.write_all(piece).await.unwrap();
         if i % 3 == 0 {
@@ -59,7 +59,7 @@ async fn all_ways(suite: Suite, plaintext: &[u8]) {
     assert!(writer.into_inner() == sealed, "AsyncWrite");
 
     for len in [1_000, 16_384, 300_000] {
-        let out: Vec<Bytes> = sealer().stream(pieces(plaintext, len)).try_collect().await.unwrap();
+        let out: Vec<Bytes> = fresh().stream(pieces(plaintext, len)).try_collect().await.unwrap();
         assert!(out.concat() == sealed, "Stream");
     }
 
@@ -113,7 +113,8 @@ fn both_backends_give_the_same_file() {
     for suite in Suite::ALL {
         for size in sizes() {
             let plaintext = plain(size);
-            let seal = |keys: &FileKeys| keys.sealer_with_salt(CONTEXT, [7; 24]).unwrap().seal_bytes(&plaintext).unwrap();
+            let seal =
+                |keys: &FileKeys| keys.sealer_with_salt(CONTEXT, [7; 24]).unwrap().seal_bytes(&plaintext).unwrap();
             let portable = FileKeys::portable(suite, KEY).unwrap();
             let sealed = seal(&keys(suite));
             assert!(sealed == seal(&portable));

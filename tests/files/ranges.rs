@@ -74,11 +74,12 @@ proptest! {
         let mut ours = opener.seekable(Cursor::new(&*SEALED)).unwrap();
         let mut theirs = Cursor::new(&*PLAIN);
         for (whence, to, len) in steps {
-            let position = theirs.position() as i64;
+            let position = i64::try_from(theirs.position()).unwrap();
+            let to = i64::try_from(to).unwrap();
             let to = match whence {
-                0 => SeekFrom::Start(to as u64),
-                1 => SeekFrom::Current(to as i64 - position),
-                _ => SeekFrom::End(-(to as i64)),
+                0 => SeekFrom::Start(to.unsigned_abs()),
+                1 => SeekFrom::Current(to - position),
+                _ => SeekFrom::End(-to),
             };
             prop_assert_eq!(ours.seek(to).unwrap(), theirs.seek(to).unwrap());
             let (mut a, mut b) = (Vec::new(), Vec::new());
@@ -177,7 +178,7 @@ fn a_source_that_lies_is_refused() {
     // A store that says another length than the file has.
     for wrong in [SEALED.len() - 1, SEALED.len() + 1, SEALED.len() + SEALED_CHUNK] {
         let opener = keys(Suite::Aes256Gcm).opener(&FileHead::parse(&SEALED).unwrap(), CONTEXT).unwrap();
-        let longer = [&SEALED[..], &[0; 2 * SEALED_CHUNK]].concat();
+        let longer = [&SEALED[..], &vec![0; 2 * SEALED_CHUNK]].concat();
         let reader = opener.ranges(Bytes::from(longer), wrong as u64).unwrap();
         assert_eq!(kind(block_on(reader.verified_len())), ErrorKind::Unopenable);
     }

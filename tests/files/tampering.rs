@@ -72,7 +72,9 @@ fn rearranged(sealed: &[u8], order: &[usize]) -> Vec<u8> {
     let head = FileHead::parse(sealed).unwrap().as_bytes().len();
     let chunks: Vec<&[u8]> = sealed[head..].chunks(SEALED_CHUNK).collect();
     let mut file = sealed[..head].to_vec();
-    order.iter().for_each(|i| file.extend_from_slice(chunks[*i]));
+    for i in order {
+        file.extend_from_slice(chunks[*i]);
+    }
     file
 }
 

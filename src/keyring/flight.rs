@@ -1,0 +1,126 @@
+//! Single flight: concurrent callers that miss the same key share one load, and its failure.
+//!
+//! A load runs in a task of its own, so that a caller who gives up neither stops it nor leaves it half-way. A purge marks
+//! the tenant's loads under way as stale: what such a load read before the purge is not used, it starts over.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::id::{KeyId, TenantId};
+use crate::key::scope::Scope;
+use crate::keyring::cache::CachedKey;
+
+/// What is being loaded.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Wanted {
+    /// The Active key of a scope, created if there is none.
+    Sealing(TenantId, Scope),
+    /// A key by its id.
+    Opening(TenantId, KeyId),
+}
+
+impl Wanted {
+    fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Sealing(tenant, _) | Self::Opening(tenant, _) => tenant,
+        }
+    }
+}
+
+pub(crate) type Loaded = Result<Arc<CachedKey>>;
+
+/// Whether a purge came in between.
+#[derive(Clone, Default)]
+pub(crate) struct Stale(Arc<AtomicBool>);
+
+impl Stale {
+    /// Starts over: what is read from now on is fresh.
+    pub(crate) fn clear(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+struct Flight {
+    stale: Stale,
+    landed: watch::Receiver<Option<Loaded>>,
+}
+
+/// The loads under way.
+#[derive(Clone, Default)]
+pub(crate) struct Flights(Arc<Mutex<HashMap<Wanted, Flight>>>);
+
+/// Takes a flight off the board when its task ends, however it ends.
+struct Boarded {
+    flights: Flights,
+    wanted: Wanted,
+}
+
+impl Drop for Boarded {
+    fn drop(&mut self) {
+        self.flights.lock().remove(&self.wanted);
+    }
+}
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Wanted, Flight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins the flight of `wanted`, or starts it with `load` on `runtime`.
+    pub(crate) fn join<F>(
+        &self,
+        runtime: &Handle,
+        wanted: Wanted,
+        load: impl FnOnce(Wanted, Stale) -> F,
+    ) -> watch::Receiver<Option<Loaded>>
+    where
+        F: Future<Output = Loaded> + Send + 'static,
+    {
+        let mut flights = self.lock();
+        if let Some(flight) = flights.get(&wanted) {
+            return flight.landed.clone();
+        }
+        let (land, landed) = watch::channel(None);
+        let stale = Stale::default();
+        let boarded = Boarded { flights: self.clone(), wanted: wanted.clone() };
+        let loading = load(wanted.clone(), stale.clone());
+        flights.insert(wanted, Flight { stale, landed: landed.clone() });
+        drop(flights);
+        runtime.spawn(async move {
+            let loaded = loading.await;
+            // Off the board before anyone is told: whoever comes now finds the key in the cache.
+            drop(boarded);
+            land.send_replace(Some(loaded));
+        });
+        landed
+    }
+
+    /// Marks the tenant's loads under way as stale.
+    pub(crate) fn make_stale(&self, tenant: &TenantId) {
+        for (wanted, flight) in self.lock().iter() {
+            if wanted.tenant() == tenant {
+                flight.stale.0.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// Waits for a flight to land.
+pub(crate) async fn landing(mut landed: watch::Receiver<Option<Loaded>>) -> Loaded {
+    let ended =
+        || Error::new(ErrorKind::Unavailable, "loading the key ended early (is the runtime shutting down?); retry");
+    match landed.wait_for(Option::is_some).await {
+        Ok(loaded) => loaded.clone().unwrap_or_else(|| Err(ended())),
+        Err(e) => Err(ended().with_source(e)),
+    }
+}

@@ -1,0 +1,260 @@
+//! Loading a key: from the store's record through the tenant's KMS to a verified key; creating and succeeding keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::allotment::Budget;
+use crate::crypto::secret::DataKey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::data_key::{LoadedKey, verify};
+use crate::key::encryption_context::EncryptionContext;
+use crate::key::id::{KeyId, TenantId};
+use crate::key::period::PeriodLabel;
+use crate::key::record::{KeyRecord, Wrapping};
+use crate::key::scope::Scope;
+use crate::key::state::KeyState;
+use crate::key::tenant::TenantRecord;
+use crate::keyring::Keyring;
+use crate::keyring::cache::{CachedKey, Slot};
+use crate::store::Placed;
+
+/// The moment at which a load began. Lives of keys are counted from here, before anything was read or unwrapped.
+#[derive(Clone, Copy)]
+pub(crate) struct Began {
+    monotonic: Duration,
+    unix_millis: i64,
+}
+
+/// A record with its data key, where the load made it itself.
+struct Found {
+    record: KeyRecord,
+    data_key: Option<DataKey>,
+}
+
+impl Keyring {
+    pub(crate) fn began(&self) -> Began {
+        Began { monotonic: self.clock.monotonic(), unix_millis: self.clock.unix_millis() }
+    }
+
+    /// A tenant's row as it is now.
+    ///
+    /// # Errors
+    /// `UnknownTenant` if there is none.
+    pub(crate) async fn tenant(&self, tenant: &TenantId) -> Result<TenantRecord> {
+        let row = self.store.tenant(tenant).await?.filter(|row| row.tenant == *tenant);
+        row.ok_or_else(|| Error::new(ErrorKind::UnknownTenant, "no such tenant is enrolled; enroll it first"))
+            .map_err(|e| e.with_tenant(tenant.as_str()))
+    }
+
+    /// The Active key of a scope, created or succeeded where that is due.
+    pub(crate) async fn load_sealing(&self, tenant: &TenantId, scope: &Scope, slot: &Slot) -> Result<CachedKey> {
+        let began = self.began();
+        let row = self.tenant(tenant).await?;
+        let (period, found) = self.current(&row, scope, began).await?;
+        let found = match found {
+            None => {
+                let new = self.make(&row, scope, period, began).await?;
+                let placed = self.store.insert_active(&new.record).await?;
+                placed_or(placed, new)
+            }
+            Some(active) if self.is_due(&row, &active, slot, began) => {
+                self.make_successor(&row, scope, period, &active, began).await?
+            }
+            Some(active) => Found { record: active, data_key: None },
+        };
+        let record = &found.record;
+        if record.tenant != *tenant || record.scope != *scope {
+            return Err(wrong_record(tenant));
+        }
+        self.check_served(record.region.as_str())?;
+        record.check_opens()?;
+        self.cached(&row, found, slot, began).await
+    }
+
+    /// A key by its id.
+    ///
+    /// # Errors
+    /// `Unopenable` if the tenant has no such key.
+    pub(crate) async fn load_opening(&self, tenant: &TenantId, key_id: &KeyId) -> Result<CachedKey> {
+        let began = self.began();
+        let row = self.tenant(tenant).await?;
+        let record = self.store.key(tenant, key_id).await?.ok_or_else(Error::unopenable)?;
+        if record.tenant != *tenant || record.key_id != *key_id {
+            return Err(wrong_record(tenant));
+        }
+        self.check_served(record.region.as_str())?;
+        row.check_not_revoked(&record.scope, record.period.as_ref())?;
+        record.check_opens()?;
+        let slot = self.cache.slot(tenant, &record.scope);
+        self.cached(&row, Found { record, data_key: None }, slot.slot(), began).await
+    }
+
+    /// Makes a new data key for the scope now, whether due or not, and returns its id.
+    pub(crate) async fn rotate(&self, tenant: &TenantId, scope: &Scope) -> Result<KeyId> {
+        let began = self.began();
+        let row = self.tenant(tenant).await?;
+        let (period, active) = self.current(&row, scope, began).await?;
+        let placed = match active {
+            None => {
+                let new = self.make(&row, scope, period, began).await?;
+                placed_or(self.store.insert_active(&new.record).await?, new)
+            }
+            Some(active) => self.make_successor(&row, scope, period, &active, began).await?,
+        };
+        Ok(placed.record.key_id)
+    }
+
+    /// The period that `began` falls into, and the Active key there, once policy, region and revocations allow one.
+    async fn current(
+        &self,
+        row: &TenantRecord,
+        scope: &Scope,
+        began: Began,
+    ) -> Result<(Option<PeriodLabel>, Option<KeyRecord>)> {
+        row.policy.check_scope(scope)?;
+        self.check_served(row.policy.home_region().as_str())?;
+        let period = row.policy.key_period().label(began.unix_millis)?;
+        row.check_not_revoked(scope, period.as_ref())?;
+        let active = self.store.active_key(&row.tenant, scope, period.as_ref()).await?;
+        Ok((period, active))
+    }
+
+    /// Whether the Active key must seal no more: too old, spent, or of another region or suite than the policy's.
+    fn is_due(&self, row: &TenantRecord, active: &KeyRecord, slot: &Slot, began: Began) -> bool {
+        let policy = &row.policy;
+        policy.rotation_policy().remaining(active.created_at, began.unix_millis).is_zero()
+            || slot.budget(&active.key_id, policy.rotation_policy().messages()).is_spent()
+            || active.region != *policy.home_region()
+            || active.suite != policy.key_suite()
+    }
+
+    async fn make_successor(
+        &self,
+        row: &TenantRecord,
+        scope: &Scope,
+        period: Option<PeriodLabel>,
+        active: &KeyRecord,
+        began: Began,
+    ) -> Result<Found> {
+        let new = self.make(row, scope, period, began).await?;
+        let placed = self.store.succeed(&active.key_id, &new.record).await?;
+        Ok(placed_or(placed, new))
+    }
+
+    /// A new data key, wrapped by every KEK of the policy, each wrapping opened again and compared.
+    async fn make(
+        &self,
+        row: &TenantRecord,
+        scope: &Scope,
+        period: Option<PeriodLabel>,
+        began: Began,
+    ) -> Result<Found> {
+        let policy = &row.policy;
+        let (suite, region) = (policy.key_suite(), policy.home_region());
+        let context = EncryptionContext::new(&row.tenant, region, suite, scope, period.as_ref())?;
+        let (first, others) =
+            policy.keks().split_first().ok_or_else(|| Error::invalid("the tenant's policy names no KEK"))?;
+        let made = self.kms.generate(&row.tenant, first, &context).await?;
+        let mut wrappings = vec![Wrapping { kek: first.clone(), wrapped: made.wrapped }];
+        for kek in others {
+            let wrapped = self.kms.wrap(&row.tenant, kek, &context, &made.data_key).await?;
+            wrappings.push(Wrapping { kek: kek.clone(), wrapped });
+        }
+        let record = KeyRecord {
+            tenant: row.tenant.clone(),
+            key_id: KeyId::of(&made.data_key, suite)?,
+            suite,
+            scope: scope.clone(),
+            period,
+            region: region.clone(),
+            state: KeyState::Active,
+            wrappings,
+            created_at: began.unix_millis,
+            revision: 1,
+        };
+        if policy.verifies_new_keys() {
+            for wrapping in &record.wrappings {
+                let again = self.kms.unwrap(&row.tenant, wrapping, &context).await?;
+                verify(&again, &record).map_err(|e| e.with_kek(wrapping.kek.as_str()))?;
+            }
+        }
+        Ok(Found { record, data_key: Some(made.data_key) })
+    }
+
+    /// Unwraps where need be, verifies, and says how long the key may be used.
+    async fn cached(&self, row: &TenantRecord, found: Found, slot: &Slot, began: Began) -> Result<CachedKey> {
+        let Found { record, data_key } = found;
+        let data_key = match data_key {
+            Some(data_key) => data_key,
+            None => self.unwrap(&record).await?,
+        };
+        let rotation = row.policy.rotation_policy();
+        let seals = record.state == KeyState::Active
+            && record.region == *row.policy.home_region()
+            && record.period == row.policy.key_period().label(began.unix_millis)?;
+        let budget = slot.budget_if(seals, &record.key_id, rotation.messages());
+        let key = LoadedKey::verified(&data_key, &record, budget)?;
+        let mut seals_for =
+            if seals { rotation.remaining(record.created_at, began.unix_millis) } else { Duration::ZERO };
+        if let Some(left) = row.policy.key_period().remaining(began.unix_millis)? {
+            seals_for = seals_for.min(left);
+        }
+        let keks = record.wrappings.iter().map(|w| w.kek.clone()).collect();
+        let ttl = row.policy.key_cache_ttl();
+        Ok(CachedKey::new(record.tenant, record.period, keks, key, began.monotonic, ttl, seals_for))
+    }
+
+    /// The first wrapping that answers serves. If none does: denied only if all are; else what may pass, so that callers
+    /// retry.
+    async fn unwrap(&self, record: &KeyRecord) -> Result<DataKey> {
+        let context = record.encryption_context()?;
+        let mut failure: Option<Error> = None;
+        for wrapping in &record.wrappings {
+            let unwrapped = match self.kms.unwrap(&record.tenant, wrapping, &context).await {
+                Ok(data_key) => verify(&data_key, record).map(|()| data_key),
+                Err(e) => Err(e),
+            };
+            match unwrapped {
+                Ok(data_key) => return Ok(data_key),
+                Err(e) => {
+                    let e = e.with_kek(wrapping.kek.as_str());
+                    if failure.as_ref().is_none_or(|f| f.kind() == ErrorKind::Denied) {
+                        failure = Some(e);
+                    }
+                }
+            }
+        }
+        let failure = failure.unwrap_or_else(|| Error::malformed("the key record has no wrapping"));
+        if failure.kind() == ErrorKind::Denied {
+            self.drop_denied(record);
+        }
+        Err(failure.with_region(record.region.as_str()))
+    }
+
+    /// Denied is not down: the tenant's cached keys that only these KEKs unwrap go at once.
+    fn drop_denied(&self, record: &KeyRecord) {
+        let denied = |key: &CachedKey| key.keks.iter().all(|kek| record.wrappings.iter().any(|w| w.kek == *kek));
+        let dropped = self.cache.purge(&record.tenant, denied, || {});
+        tracing::warn!(tenant = %record.tenant, dropped, "the KMS denies the tenant's KEK: its cached keys are dropped");
+    }
+}
+
+fn wrong_record(tenant: &TenantId) -> Error {
+    Error::new(ErrorKind::KeyMismatch, "the key store returned another key's record; it is wrong or tampered with")
+        .with_tenant(tenant.as_str())
+}
+
+fn placed_or(placed: Placed, new: Found) -> Found {
+    match placed {
+        Placed::New => new,
+        // Another node was first: its key is the one, ours was never used.
+        Placed::Existing(record) => Found { record: *record, data_key: None },
+    }
+}
+
+impl Slot {
+    /// A key that does not seal has nothing to draw from.
+    fn budget_if(&self, seals: bool, key_id: &KeyId, messages: u64) -> Arc<Budget> {
+        if seals { self.budget(key_id, messages) } else { Arc::new(Budget::new(0)) }
+    }
+}

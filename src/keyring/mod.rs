@@ -1,0 +1,140 @@
+//! Floor 4: the keyring. The only place where KMS, store and clock meet: the cache, loading keys into it, purging it.
+
+pub(crate) mod cache;
+pub(crate) mod cow_map;
+pub(crate) mod flight;
+pub(crate) mod loading;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::id::{KeyId, TenantId};
+use crate::key::region::Region;
+use crate::key::revocation::Selector;
+use crate::key::scope::Scope;
+use crate::keyring::cache::{CachedKey, KeyCache, SlotRef};
+use crate::keyring::flight::{Flights, Loaded, Stale, Wanted, landing};
+use crate::kms::router::KmsRouter;
+use crate::store::KeyStore;
+
+/// How often expired keys are taken out of memory. They stop being used at their end, whenever that is.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How often a load starts over because a purge came in between, before its callers are told to retry.
+const STALE_LOADS: usize = 8;
+
+/// Keys in hand, and how to get more.
+pub(crate) struct Keyring {
+    pub(crate) store: Arc<dyn KeyStore>,
+    pub(crate) kms: KmsRouter,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cache: Arc<KeyCache>,
+    serving: BTreeSet<Region>,
+    flights: Flights,
+    runtime: Handle,
+}
+
+impl Keyring {
+    pub(crate) fn new(
+        store: Arc<dyn KeyStore>,
+        kms: KmsRouter,
+        clock: Arc<dyn Clock>,
+        cache: KeyCache,
+        serving: BTreeSet<Region>,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let keyring =
+            Arc::new(Self { store, kms, clock, cache: Arc::new(cache), serving, flights: Flights::default(), runtime });
+        keyring.runtime.spawn(sweeping(Arc::downgrade(&keyring)));
+        keyring
+    }
+
+    /// # Errors
+    /// `Region` if this process does not serve `region`. Asked before any KMS or store call.
+    pub(crate) fn check_served(&self, region: &str) -> Result<()> {
+        if self.serving.iter().any(|served| served.as_str() == region) {
+            return Ok(());
+        }
+        let served: Vec<&str> = self.serving.iter().map(Region::as_str).collect();
+        let message = format!("this process serves {served:?}; ask one that serves the region");
+        Err(Error::new(ErrorKind::Region, message).with_region(region))
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// The slot of a scope, for a handle.
+    pub(crate) fn slot(&self, tenant: &TenantId, scope: &Scope) -> SlotRef {
+        self.cache.slot(tenant, scope)
+    }
+
+    /// Loads a scope's Active key into its slot.
+    pub(crate) async fn sealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope) -> Loaded {
+        let wanted = Wanted::Sealing(tenant.clone(), scope.clone());
+        landing(self.start(wanted)).await
+    }
+
+    /// Loads a key to open with.
+    pub(crate) async fn opening_key(self: &Arc<Self>, tenant: &TenantId, key_id: &KeyId) -> Loaded {
+        landing(self.start(Wanted::Opening(tenant.clone(), *key_id))).await
+    }
+
+    /// Starts loading again a key that nears its end. Nobody waits for it.
+    #[cold]
+    pub(crate) fn refresh(self: &Arc<Self>, wanted: Wanted) {
+        drop(self.start(wanted));
+    }
+
+    fn start(self: &Arc<Self>, wanted: Wanted) -> tokio::sync::watch::Receiver<Option<Loaded>> {
+        let keyring = Arc::clone(self);
+        self.flights.join(&self.runtime, wanted, |wanted, stale| async move { keyring.load(&wanted, &stale).await })
+    }
+
+    async fn load(&self, wanted: &Wanted, stale: &Stale) -> Loaded {
+        for _ in 0..STALE_LOADS {
+            stale.clear();
+            let (loaded, slot) = match wanted {
+                Wanted::Sealing(tenant, scope) => {
+                    let slot = self.slot(tenant, scope);
+                    (self.load_sealing(tenant, scope, slot.slot()).await, Some(slot))
+                }
+                Wanted::Opening(tenant, key_id) => (self.load_opening(tenant, key_id).await, None),
+            };
+            let key = Arc::new(loaded?);
+            if self.cache.insert(&key, slot.as_ref().map(SlotRef::slot), || !stale.is_stale()) {
+                return Ok(key);
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "the tenant's keys are being revoked or rotated over and over; retry"))
+    }
+
+    /// Takes the keys that `selector` covers out of this process at once, loads under way included.
+    pub(crate) fn purge(&self, tenant: &TenantId, selector: &Selector) -> usize {
+        let covered = |key: &CachedKey| selector.covers(key.key.scope(), key.period.as_ref());
+        self.cache.purge(tenant, covered, || self.flights.make_stale(tenant))
+    }
+
+    /// Makes the next seal of a scope ask the store which key is Active.
+    pub(crate) fn stop_sealing(&self, tenant: &TenantId, scope: &Scope) {
+        self.cache.stop_sealing(tenant, scope, || self.flights.make_stale(tenant));
+    }
+}
+
+/// Takes expired keys out of memory until the keyring is gone.
+async fn sweeping(keyring: Weak<Keyring>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(keyring) = keyring.upgrade() else {
+            return;
+        };
+        keyring.cache.sweep(keyring.now());
+    }
+}

@@ -1,0 +1,169 @@
+//! Floor 5: the room: what an embedder builds once and asks for handles.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::admin::Admin;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Result};
+use crate::key::id::TenantId;
+use crate::key::region::Region;
+use crate::keyring::Keyring;
+use crate::keyring::cache::KeyCache;
+use crate::kms::Kms;
+use crate::kms::router::KmsRouter;
+use crate::sealer::TenantHandle;
+use crate::store::KeyStore;
+
+/// A strongroom: the keys of all tenants, as far as this process may touch them. Cheap to clone.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// use strongroom::{LocalKms, MemoryKeyStore, Region, Strongroom, TenantPolicy};
+///
+/// let kms = LocalKms::in_memory();
+/// let kek = kms.create_kek("acme-2026", Region::new("eu-central-1")?)?;
+/// let room = Strongroom::builder()
+///     .serving(["eu-central-1"])
+///     .key_store(MemoryKeyStore::default())
+///     .kms(kms)
+///     .build()?;
+/// room.admin().enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?)).await?;
+/// let acme = room.tenant("acme").await?;
+/// # let _ = acme;
+/// # Ok::<(), strongroom::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Strongroom {
+    keyring: Arc<Keyring>,
+}
+
+impl Strongroom {
+    /// Starts building a room.
+    pub fn builder() -> StrongroomBuilder {
+        StrongroomBuilder {
+            serving: Vec::new(),
+            store: None,
+            providers: Vec::new(),
+            clock: Arc::new(SystemClock),
+            kms_deadline: Duration::from_secs(5),
+            kms_calls_per_tenant: 32,
+            cached_keys: 100_000,
+            cached_keys_per_tenant: 10_000,
+        }
+    }
+
+    /// The data plane of a tenant. Reads the tenant's row.
+    ///
+    /// # Errors
+    /// `UnknownTenant` if it is not enrolled, `InvalidArgument` if that is no tenant's name, `Unavailable` if the store
+    /// does not answer.
+    pub async fn tenant(&self, tenant: &str) -> Result<TenantHandle> {
+        let row = match TenantId::new(tenant) {
+            Ok(id) => self.keyring.tenant(&id).await,
+            Err(e) => Err(e),
+        };
+        let row = row.map_err(|e| e.with_operation("find tenant"))?;
+        Ok(TenantHandle::new(Arc::clone(&self.keyring), row))
+    }
+
+    /// The control plane. Whoever holds it can change keys; hand it to nobody else.
+    pub fn admin(&self) -> Admin {
+        Admin::new(Arc::clone(&self.keyring))
+    }
+
+    /// How many data keys are in this process's memory.
+    pub fn cached_keys(&self) -> usize {
+        self.keyring.cache.len()
+    }
+}
+
+/// Builds a [`Strongroom`].
+#[must_use]
+pub struct StrongroomBuilder {
+    serving: Vec<String>,
+    store: Option<Arc<dyn KeyStore>>,
+    providers: Vec<Arc<dyn Kms>>,
+    clock: Arc<dyn Clock>,
+    kms_deadline: Duration,
+    kms_calls_per_tenant: usize,
+    cached_keys: usize,
+    cached_keys_per_tenant: usize,
+}
+
+impl StrongroomBuilder {
+    /// The regions whose keys and envelopes this process may touch. Everything else is refused before any call.
+    pub fn serving<S: Into<String>>(mut self, regions: impl IntoIterator<Item = S>) -> Self {
+        self.serving.extend(regions.into_iter().map(Into::into));
+        self
+    }
+
+    /// Where tenants and key records rest.
+    pub fn key_store(mut self, store: impl KeyStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Adds a KMS. Each answers for the KEK URIs of its scheme.
+    pub fn kms(mut self, kms: impl Kms) -> Self {
+        self.providers.push(Arc::new(kms));
+        self
+    }
+
+    /// Another clock than the machine's: for tests.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// How long a call to a KMS may take, waiting for its turn included. Default: 5 s.
+    pub fn kms_deadline(mut self, deadline: Duration) -> Self {
+        self.kms_deadline = deadline;
+        self
+    }
+
+    /// How many KMS calls of one tenant may be under way at once, so that one tenant's slow KMS does not take everything.
+    /// Default: 32.
+    pub fn kms_calls_per_tenant(mut self, calls: usize) -> Self {
+        self.kms_calls_per_tenant = calls;
+        self
+    }
+
+    /// How many data keys stay in memory at most; beyond, the oldest goes. Default: 100 000.
+    pub fn cached_keys(mut self, keys: usize) -> Self {
+        self.cached_keys = keys;
+        self
+    }
+
+    /// How many of them may be one tenant's. Default: 10 000.
+    pub fn cached_keys_per_tenant(mut self, keys: usize) -> Self {
+        self.cached_keys_per_tenant = keys;
+        self
+    }
+
+    /// Builds the room. Call it inside a Tokio runtime with time enabled: key loads run there.
+    ///
+    /// # Errors
+    /// `InvalidArgument` saying what is missing or wrong.
+    pub fn build(self) -> Result<Strongroom> {
+        let build = || {
+            let store = self.store.ok_or_else(|| Error::invalid("a room needs a key store"))?;
+            let serving = self.serving.iter().map(|name| Region::new(name)).collect::<Result<_>>()?;
+            if self.serving.is_empty() {
+                return Err(Error::invalid("a room serves at least one region"));
+            }
+            if self.providers.is_empty() {
+                return Err(Error::invalid("a room needs at least one KMS"));
+            }
+            let runtime = Handle::try_current()
+                .map_err(|e| Error::invalid("build the room inside a Tokio runtime").with_source(e))?;
+            let kms = KmsRouter::new(self.providers, self.kms_deadline, self.kms_calls_per_tenant)?;
+            let cache = KeyCache::new(self.cached_keys, self.cached_keys_per_tenant);
+            Ok(Keyring::new(store, kms, self.clock, cache, serving, runtime))
+        };
+        build().map(|keyring| Strongroom { keyring }).map_err(|e: Error| e.with_operation("build"))
+    }
+}

@@ -1,0 +1,333 @@
+//! Floor 5, the data plane: sealing and opening messages. Nothing here can change a key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::message::SealFailure;
+use crate::crypto::secret::Plaintext;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::context::Field;
+use crate::format::message::{Envelope, OVERHEAD};
+use crate::key::id::{KeyId, TenantId};
+use crate::key::scope::Scope;
+use crate::key::tenant::TenantRecord;
+use crate::keyring::Keyring;
+use crate::keyring::cache::{CachedKey, SlotRef};
+use crate::keyring::flight::Wanted;
+
+/// Most tries to get a sealing key that still has time and messages left when it arrives.
+const TRIES: usize = 4;
+
+/// A tenant, as the data plane sees it. Cheap to clone.
+///
+/// It cannot reach the control plane:
+///
+/// ```compile_fail
+/// async fn rotate(tenant: &strongroom::TenantHandle) { tenant.admin(); }
+/// ```
+/// ```compile_fail
+/// async fn rotate(tenant: &strongroom::TenantHandle) { tenant.rotate(&[]).await; }
+/// ```
+#[derive(Clone)]
+pub struct TenantHandle {
+    keyring: Arc<Keyring>,
+    row: Arc<TenantRecord>,
+}
+
+impl TenantHandle {
+    pub(crate) fn new(keyring: Arc<Keyring>, row: TenantRecord) -> Self {
+        Self { keyring, row: Arc::new(row) }
+    }
+
+    /// Whose.
+    pub fn id(&self) -> &TenantId {
+        &self.row.tenant
+    }
+
+    /// A handle of the scope with these fields, in any order. It names exactly the fields of the tenant's policy. No I/O.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if they are others than the policy's, a name is given twice or a value is empty; `Limit` beyond
+    /// 512 bytes in canonical form.
+    pub fn scope<'a>(&self, fields: impl AsRef<[Field<'a>]>) -> Result<ScopeHandle> {
+        let scope = Scope::new(fields.as_ref())
+            .and_then(|scope| self.row.policy.check_scope(&scope).map(|()| scope))
+            .map_err(|e| e.with_operation("scope").with_tenant(self.row.tenant.as_str()))?;
+        Ok(ScopeHandle {
+            slot: Arc::new(self.keyring.slot(&self.row.tenant, &scope)),
+            keyring: Arc::clone(&self.keyring),
+            row: Arc::clone(&self.row),
+            scope,
+        })
+    }
+}
+
+/// Seals and opens the messages of one scope. Cheap to clone; clones and other handles of the scope share its key.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// # use strongroom::*;
+/// # let kms = LocalKms::in_memory();
+/// # let region = Region::new("eu-central-1")?;
+/// # let kek = kms.create_kek("acme", region.clone())?;
+/// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).build()?;
+/// # room.admin().enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
+/// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
+/// let sealed = channel.seal(&[("message", "M77")], b"hello").await?;
+/// assert_eq!(&*channel.open(&[("message", "M77")], &sealed).await?, b"hello");
+/// assert!(channel.open(&[("message", "M78")], &sealed).await.is_err());
+/// # Ok::<(), Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct ScopeHandle {
+    pub(crate) keyring: Arc<Keyring>,
+    row: Arc<TenantRecord>,
+    pub(crate) scope: Scope,
+    pub(crate) slot: Arc<SlotRef>,
+}
+
+/// What became of a try with the keys in hand.
+pub(crate) enum InHand<T> {
+    /// Done, or failed for good.
+    Done(Result<T>),
+    /// No key in hand: load it.
+    Missing,
+}
+
+impl ScopeHandle {
+    /// Whose.
+    pub fn tenant(&self) -> &TenantId {
+        &self.row.tenant
+    }
+
+    /// The scope itself.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Seals a message under the scope's Active key: an envelope of 75 bytes more than the plaintext, plus the region's
+    /// name. `context` is authenticated, not stored, and has to be given again to open.
+    ///
+    /// With the key cached: no I/O, no lock, one allocation.
+    ///
+    /// # Errors
+    /// `Region` if the tenant's home region is not served here; `Denied`, `Unavailable`, `Throttled`, `Revoked`,
+    /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` beyond 16 MiB or the limits of contexts;
+    /// `InvalidArgument` for a context that names a field twice.
+    pub async fn seal(&self, context: &[Field<'_>], plaintext: &[u8]) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(self.sealed_len(plaintext.len()));
+        self.seal_into(context, plaintext, &mut out).await?;
+        Ok(out)
+    }
+
+    /// How long the envelope of a message of `len` bytes is.
+    pub fn sealed_len(&self, len: usize) -> usize {
+        len.saturating_add(OVERHEAD + self.row.policy.home_region().as_str().len())
+    }
+
+    /// [`Self::seal`], appended to `out`; on failure `out` is as it was. Allocates only if `out` lacks room.
+    ///
+    /// # Errors
+    /// As [`Self::seal`].
+    pub async fn seal_into(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        match self.seal_in_hand(context, plaintext, out) {
+            InHand::Done(sealed) => sealed,
+            InHand::Missing => self.seal_loading(context, plaintext, out).await,
+        }
+        .map_err(|e| self.explain(e, "seal"))
+    }
+
+    /// [`Self::open_in_place`] into a buffer of its own, wiped on drop.
+    ///
+    /// # Errors
+    /// As [`Self::open_in_place`].
+    pub async fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
+        let opened = match self.open_in_hand(context, envelope) {
+            InHand::Done(opened) => opened,
+            InHand::Missing => match self.load_for(envelope).await {
+                Ok(key) => self.open_with(&key, context, envelope),
+                Err(e) => Err(e),
+            },
+        };
+        opened.map_err(|e| self.explain(e, "open"))
+    }
+
+    /// Opens an envelope where it stands and returns the part of it that now is the plaintext; `context` is the one it was
+    /// sealed with. No allocation. If it is refused after parsing, its ciphertext may be overwritten.
+    ///
+    /// # Errors
+    /// `Malformed` if the bytes are no envelope; `Region` if its region is not served here (before any KMS or store call);
+    /// `Unopenable` if it does not open here, whatever the reason; `Revoked`, `Erased`, `Denied`, `Unavailable`,
+    /// `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
+    pub async fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
+        let loaded = match self.holds_key_for(envelope) {
+            InHand::Done(checked) => checked.map(|()| None),
+            InHand::Missing => self.load_for(envelope).await.map(Some),
+        };
+        let opened = match loaded {
+            Err(e) => Err(e),
+            Ok(Some(key)) if key.key.scope() != &self.scope => Err(Error::unopenable()),
+            Ok(Some(key)) => key.key.open_in_place(envelope, context),
+            Ok(None) => self.open_in_place_in_hand(context, envelope),
+        };
+        opened.map_err(|e| self.explain(e, "open"))
+    }
+
+    pub(crate) fn explain(&self, e: Error, operation: &'static str) -> Error {
+        let e = e.with_tenant(self.row.tenant.as_str());
+        let e = if e.operation().is_empty() { e.with_operation(operation) } else { e };
+        e.with_region(self.row.policy.home_region().as_str())
+    }
+
+    /// Seals with the key in the scope's slot. The hot path: one atomic load, one clock read, the cipher.
+    pub(crate) fn seal_in_hand(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> InHand<()> {
+        let now = self.keyring.now();
+        let current = self.slot.slot().current.load();
+        match &*current {
+            Some(key) if now < key.seals_until => {
+                if key.wants_refresh(now) {
+                    self.keyring.refresh(self.sealing());
+                }
+                seal_with(key, now, context, plaintext, out)
+            }
+            _ => InHand::Missing,
+        }
+    }
+
+    async fn seal_loading(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.keyring.check_served(self.row.policy.home_region().as_str())?;
+        for _ in 0..TRIES {
+            let key = self.keyring.sealing_key(&self.row.tenant, &self.scope).await?;
+            let now = self.keyring.now();
+            if now < key.seals_until
+                && let InHand::Done(sealed) = seal_with(&key, now, context, plaintext, out)
+            {
+                return sealed;
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the sealing key was spent or expired each time it arrived: the KMS is slower than the policy's cache time to \
+             live, or its rotation limits are too small; retry",
+        ))
+    }
+
+    pub(crate) fn sealing(&self) -> Wanted {
+        Wanted::Sealing(self.row.tenant.clone(), self.scope.clone())
+    }
+
+    /// Opens with a key in hand.
+    pub(crate) fn open_in_hand(&self, context: &[Field<'_>], envelope: &[u8]) -> InHand<Plaintext> {
+        let parsed = match Envelope::parse(envelope) {
+            Ok(parsed) => parsed,
+            Err(e) => return InHand::Done(Err(e)),
+        };
+        self.with_key_in_hand(&parsed, |key| key.key.open(&parsed, context))
+    }
+
+    pub(crate) fn open_with(&self, key: &CachedKey, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
+        if *key.key.scope() != self.scope {
+            return Err(Error::unopenable());
+        }
+        key.key.open(&Envelope::parse(envelope)?, context)
+    }
+
+    /// Whether the key that opens `envelope` is in hand.
+    fn holds_key_for(&self, envelope: &[u8]) -> InHand<()> {
+        match Envelope::parse(envelope) {
+            Ok(parsed) => self.with_key_in_hand(&parsed, |_| Ok(())),
+            Err(e) => InHand::Done(Err(e)),
+        }
+    }
+
+    pub(crate) fn open_in_place_in_hand<'b>(
+        &self,
+        context: &[Field<'_>],
+        envelope: &'b mut [u8],
+    ) -> Result<&'b mut [u8]> {
+        let key_id = KeyId::from_bytes(*Envelope::parse(envelope)?.header.key_id());
+        let mut opened = None;
+        let mut bytes = Some(envelope);
+        let found = self.with_key_id_in_hand(&key_id, |key| {
+            opened = bytes.take().map(|bytes| key.key.open_in_place(bytes, context));
+        });
+        match (found, opened) {
+            (InHand::Done(Ok(())), Some(opened)) => opened,
+            (InHand::Done(Err(e)), _) => Err(e),
+            _ => Err(not_loaded()),
+        }
+    }
+
+    fn with_key_in_hand<T>(&self, parsed: &Envelope<'_>, open: impl FnOnce(&CachedKey) -> Result<T>) -> InHand<T> {
+        let key_id = KeyId::from_bytes(*parsed.header.key_id());
+        let mut opened = None;
+        match self.with_key_id_in_hand(&key_id, |key| opened = Some(open(key))) {
+            InHand::Done(Err(e)) => InHand::Done(Err(e)),
+            InHand::Done(Ok(())) => InHand::Done(opened.unwrap_or_else(|| Err(Error::unopenable()))),
+            InHand::Missing => match self.keyring.check_served(parsed.header.region()) {
+                Ok(()) => InHand::Missing,
+                Err(e) => InHand::Done(Err(e)),
+            },
+        }
+    }
+
+    /// Runs `work` with the key of that id, if it is in hand and of this scope. First the slot's, then the cache's.
+    pub(crate) fn with_key_id_in_hand(&self, key_id: &KeyId, work: impl FnOnce(&CachedKey)) -> InHand<()> {
+        let now = self.keyring.now();
+        let current = self.slot.slot().current.load();
+        if let Some(key) = &*current
+            && key.key.key_id() == key_id
+            && now < key.opens_until
+        {
+            if now < key.seals_until && key.wants_refresh(now) {
+                self.keyring.refresh(self.sealing());
+            }
+            work(key);
+            return InHand::Done(Ok(()));
+        }
+        drop(current);
+        let found = self.keyring.cache.with_opening(&self.row.tenant, key_id, now, |key| {
+            if *key.key.scope() != self.scope {
+                return Err(Error::unopenable());
+            }
+            if key.wants_refresh(now) {
+                self.keyring.refresh(Wanted::Opening(self.row.tenant.clone(), *key_id));
+            }
+            work(key);
+            Ok(())
+        });
+        found.map_or(InHand::Missing, InHand::Done)
+    }
+
+    /// Loads the key that opens `envelope`.
+    async fn load_for(&self, envelope: &[u8]) -> Result<Arc<CachedKey>> {
+        let key_id = KeyId::from_bytes(*Envelope::parse(envelope)?.header.key_id());
+        self.load_opening(&key_id).await
+    }
+
+    pub(crate) async fn load_opening(&self, key_id: &KeyId) -> Result<Arc<CachedKey>> {
+        let key = self.keyring.opening_key(&self.row.tenant, key_id).await?;
+        if self.keyring.now() < key.opens_until {
+            return Ok(key);
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the KMS took longer than the policy's cache time to live; retry"))
+    }
+
+    pub(crate) async fn load_sealing(&self) -> Result<Arc<CachedKey>> {
+        self.keyring.check_served(self.row.policy.home_region().as_str())?;
+        self.keyring.sealing_key(&self.row.tenant, &self.scope).await
+    }
+}
+
+pub(crate) fn not_loaded() -> Error {
+    Error::new(ErrorKind::NotLoaded, "the key is not in hand; load it and retry")
+}
+
+fn seal_with(key: &CachedKey, now: Duration, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> InHand<()> {
+    match key.key.seal_into(now, context, plaintext, out) {
+        Ok(()) => InHand::Done(Ok(())),
+        Err(SealFailure::Failed(e)) => InHand::Done(Err(e)),
+        Err(SealFailure::Spent) => InHand::Missing,
+    }
+}

@@ -1,0 +1,131 @@
+//! A KMS that fails on demand, and counts what it is asked.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::crypto::secret::DataKey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::encryption_context::EncryptionContext;
+use crate::key::kek::KekUri;
+use crate::kms::{GeneratedKey, KekDescription, Kms};
+
+/// What a [`FaultyKms`] does instead of its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing: it works.
+    None,
+    /// Answers with an error of this kind.
+    Fails(ErrorKind),
+    /// Never answers.
+    Hangs,
+    /// Answers after this time.
+    Slow(Duration),
+    /// Unwraps, and makes wrappings, of another key than asked for.
+    WrongKey,
+    /// Unwraps a key of 16 bytes.
+    ShortKey,
+    /// Gives an empty wrapping.
+    EmptyWrapping,
+}
+
+/// Another KMS with a fault before it. Clones share fault and counts.
+#[derive(Clone)]
+pub struct FaultyKms(Arc<State>);
+
+struct State {
+    inner: Box<dyn Kms>,
+    fault: Mutex<Fault>,
+    unwraps: AtomicUsize,
+    generates: AtomicUsize,
+    others: AtomicUsize,
+}
+
+impl FaultyKms {
+    /// `inner`, with no fault yet.
+    pub fn new(inner: impl Kms) -> Self {
+        Self(Arc::new(State {
+            inner: Box::new(inner),
+            fault: Mutex::new(Fault::None),
+            unwraps: AtomicUsize::new(0),
+            generates: AtomicUsize::new(0),
+            others: AtomicUsize::new(0),
+        }))
+    }
+
+    /// From now on this happens.
+    pub fn set(&self, fault: Fault) {
+        *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// How often it was asked to unwrap.
+    pub fn unwraps(&self) -> usize {
+        self.0.unwraps.load(Ordering::SeqCst)
+    }
+
+    /// How often it was asked to generate.
+    pub fn generates(&self) -> usize {
+        self.0.generates.load(Ordering::SeqCst)
+    }
+
+    /// How often it was asked for anything.
+    pub fn calls(&self) -> usize {
+        self.unwraps() + self.generates() + self.0.others.load(Ordering::SeqCst)
+    }
+
+    async fn strike(&self) -> Result<Fault> {
+        let fault = *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match fault {
+            Fault::Fails(kind) => return Err(Error::new(kind, "as the test asked")),
+            Fault::Hangs => std::future::pending::<()>().await,
+            Fault::Slow(time) => tokio::time::sleep(time).await, // a slow KMS is what is simulated
+            _ => {}
+        }
+        Ok(fault)
+    }
+}
+
+#[async_trait]
+impl Kms for FaultyKms {
+    fn scheme(&self) -> &str {
+        self.0.inner.scheme()
+    }
+
+    async fn describe(&self, kek: &KekUri) -> Result<KekDescription> {
+        self.0.others.fetch_add(1, Ordering::SeqCst);
+        self.strike().await?;
+        self.0.inner.describe(kek).await
+    }
+
+    async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>> {
+        self.0.others.fetch_add(1, Ordering::SeqCst);
+        match self.strike().await? {
+            Fault::EmptyWrapping => Ok(Vec::new()),
+            Fault::WrongKey => self.0.inner.wrap(kek, context, &DataKey::random()?).await,
+            _ => self.0.inner.wrap(kek, context, data_key).await,
+        }
+    }
+
+    async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey> {
+        self.0.unwraps.fetch_add(1, Ordering::SeqCst);
+        match self.strike().await? {
+            Fault::WrongKey => DataKey::random(),
+            Fault::ShortKey => DataKey::take(&mut b"sixteen bytes...".to_vec()),
+            _ => self.0.inner.unwrap(kek, context, wrapped).await,
+        }
+    }
+
+    async fn generate(&self, kek: &KekUri, context: &EncryptionContext) -> Result<GeneratedKey> {
+        self.0.generates.fetch_add(1, Ordering::SeqCst);
+        match self.strike().await? {
+            Fault::EmptyWrapping => Ok(GeneratedKey { data_key: DataKey::random()?, wrapped: Vec::new() }),
+            Fault::WrongKey => {
+                let wrapped = self.0.inner.generate(kek, context).await?.wrapped;
+                Ok(GeneratedKey { data_key: DataKey::random()?, wrapped })
+            }
+            _ => self.0.inner.generate(kek, context).await,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The message format by itself: what vectors, reference implementations and fuzzers compare with.
+
+use std::sync::Arc;
+
+use crate::crypto::aead::Backend;
+use crate::crypto::allotment::{Budget, MAX_MESSAGES};
+use crate::crypto::message::NONCE_LEN;
+use crate::crypto::secret::DataKey;
+use crate::crypto::suite::Suite;
+use crate::error::Result;
+use crate::format::context::{CanonicalFields, Field};
+use crate::format::message::Envelope;
+use crate::key::data_key::LoadedKey;
+use crate::key::id::{KeyId, TenantId};
+use crate::key::kek::KekUri;
+use crate::key::record::{KeyRecord, Wrapping};
+use crate::key::region::Region;
+use crate::key::scope::Scope;
+use crate::key::state::KeyState;
+
+/// One data key of one tenant and region, without scope, KMS or store, on one backend.
+pub struct BareKey(LoadedKey);
+
+/// How many cipher backends are compiled in.
+pub const BACKENDS: usize = Backend::ALL.len();
+
+impl BareKey {
+    /// A key on the `backend`-th backend: 0 is RustCrypto, 1, if compiled in, aws-lc-rs.
+    ///
+    /// # Errors
+    /// `KeyMismatch` for an impossible data key, `InvalidArgument` for wrong names.
+    pub fn new(backend: usize, data_key: &[u8], suite: Suite, region: &str, tenant: &str) -> Result<Self> {
+        let data_key = DataKey::take(&mut data_key.to_vec())?;
+        let record = KeyRecord {
+            tenant: TenantId::new(tenant)?,
+            key_id: KeyId::of(&data_key, suite)?,
+            suite,
+            scope: Scope::new(&[])?,
+            period: None,
+            region: Region::new(region)?,
+            state: KeyState::Active,
+            wrappings: vec![Wrapping { kek: KekUri::new("local:none")?, wrapped: vec![0] }],
+            created_at: 0,
+            revision: 1,
+        };
+        LoadedKey::on(Backend::ALL[backend], &data_key, &record, Arc::new(Budget::new(MAX_MESSAGES))).map(Self)
+    }
+
+    /// The key's id.
+    pub fn key_id(&self) -> KeyId {
+        *self.0.key_id()
+    }
+
+    /// Opens an envelope.
+    ///
+    /// # Errors
+    /// `Malformed` or `Unopenable`; `InvalidArgument` or `Limit` for a context that could not have been sealed.
+    pub fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Vec<u8>> {
+        let opened = self.0.open(&Envelope::parse(envelope)?, context);
+        let mut copy = envelope.to_vec();
+        let in_place = self.0.open_in_place(&mut copy, context).map(|text| text.to_vec());
+        assert_eq!(opened.as_ref().ok().map(|text| text.to_vec()), in_place.ok(), "open and open_in_place differ");
+        opened.map(crate::crypto::secret::Plaintext::into_unwiped)
+    }
+
+    /// Seals under a nonce of the caller's.
+    ///
+    /// # Errors
+    /// `InvalidArgument` or `Limit` for a context or plaintext beyond its limits.
+    pub fn seal_with_nonce(&self, context: &[Field<'_>], nonce: &[u8; NONCE_LEN], plaintext: &[u8]) -> Result<Vec<u8>> {
+        self.0.seal_with_nonce(context, nonce, plaintext)
+    }
+}
+
+/// The canonical form of a context.
+///
+/// # Errors
+/// `InvalidArgument` or `Limit`.
+pub fn canonical_context(context: &[Field<'_>]) -> Result<Vec<u8>> {
+    CanonicalFields::new(context).map(|fields| fields.to_bytes())
+}
+
+/// Whether `bytes` parse as a message envelope.
+///
+/// # Errors
+/// `Malformed` if not.
+pub fn parse_envelope(bytes: &[u8]) -> Result<()> {
+    Envelope::parse(bytes).map(|_| ())
+}
+
+/// Whether `bytes` parse as a canonical context, and if so the bytes that it encodes to again.
+///
+/// # Errors
+/// `Malformed` if not.
+pub fn reencode_context(bytes: &[u8]) -> Result<Vec<u8>> {
+    CanonicalFields::parse(bytes).map(|fields| fields.to_bytes())
+}
