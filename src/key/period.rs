@@ -16,7 +16,7 @@ use crate::key::text::checked_text;
 /// ```
 /// use strongroom::Period;
 /// let label = Period::Hour.label(1_795_324_800_000)?.unwrap();
-/// assert_eq!(label.to_string(), "hour=2026-11-22T00Z");
+/// assert_eq!(label.to_string(), "hour=2026-11-22T05Z");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

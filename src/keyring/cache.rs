@@ -233,7 +233,9 @@ impl KeyCache {
         let mut book = lock(&self.book);
         meanwhile();
         let named: Vec<_> = book.of(tenant).filter(|key| which(key)).collect();
-        named.iter().for_each(|key| self.take(&mut book, key));
+        for key in &named {
+            self.take(&mut book, key);
+        }
         named.len()
     }
 
@@ -241,7 +243,9 @@ impl KeyCache {
     pub(crate) fn sweep(&self, now: Duration) -> usize {
         let mut book = lock(&self.book);
         let expired: Vec<_> = book.order.values().filter(|key| now >= key.opens_until).cloned().collect();
-        expired.iter().for_each(|key| self.take(&mut book, key));
+        for key in &expired {
+            self.take(&mut book, key);
+        }
         expired.len()
     }
 
@@ -331,5 +335,137 @@ impl Book {
             return self.order.values().next().cloned();
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::secret::DataKey;
+    use crate::crypto::suite::Suite;
+    use crate::key::record::{KeyRecord, Wrapping};
+    use crate::key::region::Region;
+    use crate::key::state::KeyState;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).unwrap()
+    }
+
+    fn scope(channel: u8) -> Scope {
+        Scope::new(&[("channel", &channel.to_string())]).unwrap()
+    }
+
+    fn key(of: &str, channel: u8, loaded: Duration) -> Arc<CachedKey> {
+        let mut bytes = [channel; 32];
+        bytes[0] = !channel;
+        bytes[1..=of.len()].copy_from_slice(of.as_bytes());
+        let data_key = DataKey::take(&mut bytes).unwrap();
+        let kek = KekUri::new("local:a").unwrap();
+        let record = KeyRecord {
+            tenant: tenant(of),
+            key_id: KeyId::of(&data_key, Suite::Aes256Gcm).unwrap(),
+            suite: Suite::Aes256Gcm,
+            scope: scope(channel),
+            period: None,
+            region: Region::new("eu").unwrap(),
+            state: KeyState::Active,
+            wrappings: vec![Wrapping { kek: kek.clone(), wrapped: vec![1] }],
+            created_at: 0,
+            revision: 1,
+        };
+        let loaded_key = LoadedKey::verified(&data_key, &record, Arc::new(Budget::new(100))).unwrap();
+        Arc::new(CachedKey::new(record.tenant, None, vec![kek], loaded_key, loaded, TTL, Duration::MAX))
+    }
+
+    fn put(cache: &Arc<KeyCache>, key: &Arc<CachedKey>) -> SlotRef {
+        let slot = cache.slot(&key.tenant, key.key.scope());
+        assert!(cache.insert(key, Some(slot.slot()), || true));
+        slot
+    }
+
+    fn has(cache: &KeyCache, key: &CachedKey, now: Duration) -> bool {
+        cache.with_opening(&key.tenant, key.key.key_id(), now, |_| ()).is_some()
+    }
+
+    #[test]
+    fn nothing_of_a_key_is_left_when_it_is_taken_out() {
+        let cache = Arc::new(KeyCache::new(10, 10));
+        let keys: Vec<_> = (0..5).map(|c| key("acme", c, Duration::ZERO)).collect();
+        let slots: Vec<_> = keys.iter().map(|k| put(&cache, k)).collect();
+        assert_eq!(Arc::strong_count(&keys[0]), 4, "ours, the map's, the slot's, the book's");
+        assert_eq!(cache.purge(&tenant("globex"), |_| true, || {}), 0);
+        assert_eq!(cache.purge(&tenant("acme"), |k| *k.key.scope() == scope(0), || {}), 1);
+        assert!(slots[0].slot().current.load().is_none());
+        assert!(slots[1].slot().current.load().is_some());
+        assert_eq!(cache.sweep(TTL - Duration::from_nanos(1)), 0);
+        assert_eq!(cache.sweep(TTL), 4);
+        assert!(keys.iter().all(|k| Arc::strong_count(k) == 1), "somebody still holds a key");
+        assert_eq!(cache.len(), 0);
+        drop(slots);
+        assert!(lock(&cache.slots).is_empty(), "empty slots stay behind");
+        let book = lock(&cache.book);
+        assert!(book.order.is_empty() && book.of_tenant.is_empty() && book.count.is_empty());
+    }
+
+    #[test]
+    fn a_key_loaded_again_replaces_itself_everywhere() {
+        let cache = Arc::new(KeyCache::new(10, 10));
+        let (old, new) = (key("acme", 1, Duration::ZERO), key("acme", 1, TTL / 2));
+        let slot = put(&cache, &old);
+        assert!(cache.insert(&new, None, || true), "loaded again to open");
+        assert!(slot.slot().holds(&new), "what is in a slot must be in the book");
+        assert_eq!((Arc::strong_count(&old), cache.len()), (1, 1));
+        assert!(has(&cache, &new, TTL));
+        assert_eq!(cache.purge(&tenant("acme"), |_| true, || {}), 1);
+        assert!(slot.slot().current.load().is_none());
+    }
+
+    #[test]
+    fn quota_and_capacity_take_the_oldest() {
+        let cache = Arc::new(KeyCache::new(5, 3));
+        let mine: Vec<_> = (0..4).map(|c| key("acme", c, Duration::ZERO)).collect();
+        let slots: Vec<_> = mine.iter().map(|k| put(&cache, k)).collect();
+        assert_eq!(cache.len(), 3);
+        assert!(!has(&cache, &mine[0], Duration::ZERO) && slots[0].slot().current.load().is_none());
+        let theirs: Vec<_> = (0..3).map(|c| key("globex", c, Duration::ZERO)).collect();
+        let _slots: Vec<_> = theirs.iter().map(|k| put(&cache, k)).collect();
+        assert_eq!(cache.len(), 5);
+        assert!(!has(&cache, &mine[1], Duration::ZERO), "the oldest of all");
+        assert!(theirs.iter().chain(&mine[2..]).all(|k| has(&cache, k, Duration::ZERO)));
+    }
+
+    #[test]
+    fn an_expired_key_is_not_found_and_an_invalid_one_not_put_in() {
+        let cache = Arc::new(KeyCache::new(5, 5));
+        let key = key("acme", 1, Duration::ZERO);
+        assert!(!cache.insert(&key, None, || false));
+        assert_eq!(cache.len(), 0);
+        put(&cache, &key);
+        assert!(has(&cache, &key, TTL - Duration::from_nanos(1)));
+        assert!(!has(&cache, &key, TTL));
+        let globex = tenant("globex");
+        assert!(cache.with_opening(&globex, key.key.key_id(), Duration::ZERO, |_| ()).is_none());
+    }
+
+    #[test]
+    fn one_caller_at_a_time_is_told_to_refresh() {
+        let key = key("acme", 1, Duration::ZERO);
+        assert!(!key.wants_refresh(TTL * 4 / 5 - Duration::from_nanos(1)));
+        assert!(key.wants_refresh(TTL * 4 / 5));
+        assert!(!key.wants_refresh(TTL * 4 / 5));
+        assert!(key.wants_refresh(TTL * 17 / 20));
+    }
+
+    #[test]
+    fn handles_that_come_and_go_leave_no_slots_behind() {
+        let cache = Arc::new(KeyCache::new(5, 5));
+        for round in 0..100 {
+            let one = cache.slot(&tenant("acme"), &scope(round));
+            let two = cache.slot(&tenant("acme"), &scope(round));
+            assert!(Arc::ptr_eq(&one.slot, &two.slot));
+        }
+        assert!(lock(&cache.slots).is_empty());
     }
 }

@@ -54,3 +54,52 @@ impl<K: Clone + Eq + Hash, V> CowMap<K, V> {
         Some(removed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct Counted<'a>(&'a AtomicUsize);
+
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_removed_value_is_dropped_at_once_or_with_its_last_reader() {
+        let dropped = AtomicUsize::new(0);
+        let map = CowMap::new();
+        for key in 0..1_000_u32 {
+            map.insert(key, Arc::new(Counted(&dropped)));
+        }
+        map.insert(7, Arc::new(Counted(&dropped)));
+        assert_eq!(dropped.load(Ordering::SeqCst), 1, "replaced");
+        assert!(map.remove(&8).is_some());
+        assert!(map.remove(&8).is_none());
+        assert_eq!(dropped.load(Ordering::SeqCst), 2, "removed");
+        map.with(&9, |_| {
+            map.remove(&9);
+            assert_eq!(dropped.load(Ordering::SeqCst), 2, "somebody reads it");
+        });
+        assert_eq!(dropped.load(Ordering::SeqCst), 3);
+        assert!(map.with(&9, |_| ()).is_none());
+        assert_eq!((0..1_000).filter(|key| map.with(key, |_| ()).is_some()).count(), 998);
+    }
+
+    #[test]
+    fn readers_see_a_value_whole_while_others_write() {
+        let map = CowMap::<u32, u32>::new();
+        map.insert(1, Arc::new(1));
+        std::thread::scope(|s| {
+            let reader = s.spawn(|| (0..20_000).all(|_| map.with(&1, |v| **v).is_some_and(|v| v >= 1)));
+            for n in 0..2_000 {
+                map.insert(n % 50 + 2, Arc::new(n));
+                map.insert(1, Arc::new(n + 1));
+            }
+            assert!(reader.join().unwrap(), "the value was missing for a moment");
+        });
+    }
+}

@@ -57,7 +57,7 @@ impl Keyring {
                 let placed = self.store.insert_active(&new.record).await?;
                 placed_or(placed, new)
             }
-            Some(active) if self.is_due(&row, &active, slot, began) => {
+            Some(active) if Self::is_due(&row, &active, slot, began) => {
                 self.make_successor(&row, scope, period, &active, began).await?
             }
             Some(active) => Found { record: active, data_key: None },
@@ -120,7 +120,7 @@ impl Keyring {
     }
 
     /// Whether the Active key must seal no more: too old, spent, or of another region or suite than the policy's.
-    fn is_due(&self, row: &TenantRecord, active: &KeyRecord, slot: &Slot, began: Began) -> bool {
+    fn is_due(row: &TenantRecord, active: &KeyRecord, slot: &Slot, began: Began) -> bool {
         let policy = &row.policy;
         policy.rotation_policy().remaining(active.created_at, began.unix_millis).is_zero()
             || slot.budget(&active.key_id, policy.rotation_policy().messages()).is_spent()

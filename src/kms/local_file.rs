@@ -86,7 +86,7 @@ impl KekFile {
             let mut versions = BTreeMap::new();
             for v in entry.versions {
                 let mut raw = Zeroizing::new([0_u8; 33]);
-                let len = base16ct::mixed::decode(v.key.as_bytes(), &mut *raw).map(<[u8]>::len).unwrap_or(0);
+                let len = base16ct::mixed::decode(v.key.as_bytes(), &mut *raw).map_or(0, <[u8]>::len);
                 let key = take_kek(raw.get_mut(..len).unwrap_or_default()).map_err(|e| e.with_kek(&entry.name))?;
                 if versions.insert(v.version, key).is_some() {
                     return Err(self.not_a_kek_file("a KEK has a version twice"));

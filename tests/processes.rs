@@ -1,0 +1,123 @@
+//! Several processes on one SQLite file and one KEK file.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use strongroom::{KeyState, LocalKms, Period, Region, SqliteKeyStore, Strongroom, TenantPolicy};
+
+const ROUNDS: usize = 1_000;
+const FOLDER: &str = "STRONGROOM_TEST_FOLDER";
+
+async fn room(folder: &Path) -> Strongroom {
+    Strongroom::builder()
+        .serving(["eu-central-1"])
+        .key_store(SqliteKeyStore::open(folder.join("keys.db")).await.unwrap())
+        .kms(LocalKms::open(folder.join("keks.json")).unwrap())
+        .build()
+        .unwrap()
+}
+
+/// One of the racing processes: creates, uses, rotates and uses each scope, as fast as it can.
+#[test]
+#[ignore = "a process of the test below"]
+fn racer() {
+    let folder = std::env::var(FOLDER).expect("started by the test below");
+    let folder = Path::new(&folder);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let room = room(folder).await;
+        let acme = room.tenant("acme").await.unwrap();
+        println!("ready");
+        std::io::stdin().lock().read_line(&mut String::new()).unwrap();
+        let mut out = File::create(folder.join(format!("sealed-{}", std::process::id()))).unwrap();
+        for round in 0..ROUNDS {
+            let channel = format!("C{round}");
+            let fields = [("channel", channel.as_str())];
+            let scope = acme.scope(fields).unwrap();
+            for step in ["created", "rotated"] {
+                if step == "rotated" {
+                    room.admin().rotate("acme", &fields).await.unwrap();
+                }
+                let sealed = scope.seal(&[("step", step)], channel.as_bytes()).await.unwrap();
+                writeln!(out, "{channel} {step} {}", base16ct::lower::encode_string(&sealed)).unwrap();
+            }
+        }
+    });
+}
+
+// asherah #401: intermittent failures around rotation from time-stamped versions.
+#[test]
+fn two_processes_race_to_create_rotate_and_use_a_scope_a_thousand_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let kms = LocalKms::open(folder.join("keks.json")).unwrap();
+    let region = Region::new("eu-central-1").unwrap();
+    let kek = kms.create_kek("acme", region.clone()).unwrap();
+    let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).period(Period::Month);
+    runtime.block_on(async { room(folder).await.admin().enroll("acme", policy).await.unwrap() });
+
+    let mut racers: Vec<_> = (0..2)
+        .map(|_| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "racer", "--ignored", "--nocapture"])
+                .env(FOLDER, folder)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for racer in &mut racers {
+        let mut lines = BufReader::new(racer.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with("ready")), "a racer did not start");
+        // Read on, so that the racer does not block on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+    }
+    for racer in &mut racers {
+        writeln!(racer.stdin.as_mut().unwrap(), "go").unwrap();
+    }
+    for racer in &mut racers {
+        assert!(racer.wait().unwrap().success(), "a racer failed");
+    }
+
+    runtime.block_on(async {
+        let room = room(folder).await;
+        let acme = room.tenant("acme").await.unwrap();
+        let mut opened = 0;
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if !path.file_name().unwrap().to_string_lossy().starts_with("sealed-") {
+                continue;
+            }
+            for line in BufReader::new(File::open(path).unwrap()).lines() {
+                let line = line.unwrap();
+                let [channel, step, sealed] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+                let sealed = base16ct::lower::decode_vec(sealed).unwrap();
+                let scope = acme.scope([("channel", channel)]).unwrap();
+                assert_eq!(&*scope.open(&[("step", step)], &sealed).await.unwrap(), channel.as_bytes());
+                opened += 1;
+            }
+        }
+        assert_eq!(opened, 2 * 2 * ROUNDS);
+
+        let mut active = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let page = room.admin().keys("acme", after.as_ref(), 500).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.key_id);
+            for key in page {
+                assert!(matches!(key.state, KeyState::Active | KeyState::Deactivated));
+                *active.entry((key.scope.to_bytes(), key.period)).or_insert(0) +=
+                    usize::from(key.state == KeyState::Active);
+            }
+        }
+        // A race over the turn of a month makes two periods of a scope.
+        assert!((ROUNDS..=2 * ROUNDS).contains(&active.len()));
+        assert!(active.values().all(|n| *n == 1), "one Active key per scope and period");
+    });
+}

@@ -1,0 +1,245 @@
+//! The format against implementations and vectors that are not ours to bend: the golden vectors under `tests/vectors`, and
+//! the Python reference, written from FORMAT.md alone, in both directions.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+use strongroom::testing::vectors::{BACKENDS, BareKey, canonical_context};
+use strongroom::{ErrorKind, Field, Kms, LocalKms, MemoryKeyStore, Region, Strongroom, Suite, TenantPolicy};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    base16ct::lower::encode_string(bytes)
+}
+
+fn unhex(value: &Value) -> Vec<u8> {
+    base16ct::lower::decode_vec(value.as_str().expect("hex")).expect("hex")
+}
+
+fn text<'a>(case: &'a Value, field: &str) -> &'a str {
+    case[field].as_str().unwrap_or_else(|| panic!("no {field} in {case}"))
+}
+
+fn suite(case: &Value) -> Suite {
+    let byte = case["suite"].as_u64().and_then(|n| u8::try_from(n).ok());
+    byte.and_then(Suite::from_byte).expect("a suite")
+}
+
+fn context(case: &Value) -> Vec<Field<'_>> {
+    let pairs = case["context"].as_array().expect("context");
+    pairs.iter().map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap())).collect()
+}
+
+#[test]
+fn golden_vectors_on_every_backend() {
+    let (mut opened, mut malformed, mut unopenable) = (0, 0, 0);
+    for entry in fs::read_dir(repository().join("tests/vectors")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "json") {
+            continue;
+        }
+        let case: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        for backend in 0..BACKENDS {
+            let data_key = unhex(&case["data_key"]);
+            let key = BareKey::new(backend, &data_key, suite(&case), text(&case, "region"), text(&case, "tenant"));
+            let outcome = key.unwrap().open(&context(&case), &unhex(&case["envelope"]));
+            match text(&case, "expect") {
+                "opens" => {
+                    assert_eq!(outcome.unwrap_or_else(|e| panic!("{name}: {e}")), unhex(&case["plaintext"]), "{name}");
+                    opened += 1;
+                }
+                "malformed" => {
+                    assert_eq!(outcome.expect_err(&name).kind(), ErrorKind::Malformed, "{name}");
+                    malformed += 1;
+                }
+                "unopenable" => {
+                    assert_eq!(outcome.expect_err(&name).kind(), ErrorKind::Unopenable, "{name}");
+                    unopenable += 1;
+                }
+                other => panic!("{name}: {other}"),
+            }
+        }
+    }
+    assert!(opened >= 20 && malformed >= 20 && unopenable >= 50, "{opened} {malformed} {unopenable}");
+}
+
+/// The Python reference as a process that answers line by line.
+struct Reference {
+    process: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Reference {
+    fn start() -> Self {
+        let mut process = Command::new(python())
+            .arg(repository().join("tests/reference/strongroom_reference.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the Python reference starts; scripts/test installs what it needs");
+        let ask = process.stdin.take().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Self { process, ask, answers }
+    }
+
+    fn ask(&mut self, request: &Value) -> Value {
+        writeln!(self.ask, "{request}").expect("the reference reads");
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("the reference failed on {request}: {e}"))
+    }
+
+    fn finish(self) {
+        let Self { mut process, ask, answers } = self;
+        drop((ask, answers));
+        assert!(process.wait().unwrap().success());
+    }
+}
+
+fn python() -> PathBuf {
+    let given = std::env::var_os("STRONGROOM_PYTHON").map(PathBuf::from);
+    let python = given.unwrap_or_else(|| repository().join(".venv/bin/python"));
+    assert!(python.exists(), "{} is missing: run scripts/test, which installs it", python.display());
+    python
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    data_key: [u8; 32],
+    suite: Suite,
+    region: String,
+    tenant: String,
+    context: Vec<(String, String)>,
+    nonce: [u8; 24],
+    plaintext: Vec<u8>,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let fields = prop::collection::btree_map(".{1,8}", ".{0,12}", 0..5);
+    (
+        any::<[u8; 32]>().prop_filter("no KMS makes it", |k| k.iter().any(|b| *b != k[0])),
+        prop::sample::select(&Suite::ALL[..]),
+        "[a-z0-9-]{1,32}",
+        "[A-Za-z0-9._:@-]{1,64}",
+        fields.prop_map(|map| map.into_iter().rev().collect()),
+        any::<[u8; 24]>(),
+        prop::collection::vec(any::<u8>(), 0..300),
+    )
+        .prop_map(|(data_key, suite, region, tenant, context, nonce, plaintext)| Case {
+            data_key,
+            suite,
+            region,
+            tenant,
+            context,
+            nonce,
+            plaintext,
+        })
+}
+
+impl Case {
+    fn request(&self, op: &str) -> Value {
+        json!({
+            "op": op, "data_key": hex(&self.data_key), "suite": self.suite.byte(), "region": self.region,
+            "tenant": self.tenant, "context": self.context, "nonce": hex(&self.nonce), "plaintext": hex(&self.plaintext),
+        })
+    }
+}
+
+#[test]
+fn the_python_reference_agrees_in_both_directions() {
+    let reference = std::cell::RefCell::new(Reference::start());
+    let config = Config { cases: 1_000, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(&cases(), |case| {
+            let context: Vec<Field<'_>> = case.context.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let mut reference = reference.borrow_mut();
+            let theirs = unhex(&reference.ask(&case.request("seal"))["envelope"]);
+            for backend in 0..BACKENDS {
+                let key = BareKey::new(backend, &case.data_key, case.suite, &case.region, &case.tenant).unwrap();
+                let ours = key.seal_with_nonce(&context, &case.nonce, &case.plaintext).unwrap();
+                prop_assert_eq!(&ours, &theirs);
+                prop_assert_eq!(key.open(&context, &theirs).unwrap(), case.plaintext.clone());
+                let id = reference.ask(&case.request("key_id"));
+                prop_assert_eq!(unhex(&id["key_id"]), key.key_id().as_bytes().to_vec());
+            }
+            let mut request = case.request("open");
+            request["envelope"] = hex(&theirs).into();
+            let opened = reference.ask(&request);
+            prop_assert_eq!(&opened["ok"], "opens");
+            prop_assert_eq!(unhex(&opened["plaintext"]), case.plaintext.clone());
+            let canonical = reference.ask(&json!({"op": "context", "context": case.context}));
+            prop_assert_eq!(unhex(&canonical["canonical"]), canonical_context(&context).unwrap());
+            Ok(())
+        })
+        .unwrap();
+    reference.into_inner().finish();
+}
+
+/// What a room seals, the reference opens with nothing but the KEK, the record and FORMAT.md.
+#[tokio::test]
+async fn the_python_reference_unwraps_and_opens_what_a_room_sealed() {
+    let mut raw: [u8; 32] = std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap());
+    let kek_hex = hex(&raw);
+    let kms = LocalKms::in_memory();
+    let region = Region::new("eu-central-1").unwrap();
+    let kek = kms.import_kek("acme-2026", region.clone(), &mut raw).unwrap();
+    let room = Strongroom::builder()
+        .serving(["eu-central-1"])
+        .key_store(MemoryKeyStore::default())
+        .kms(kms.clone())
+        .build()
+        .unwrap();
+    let mut reference = Reference::start();
+    for (tenant, suite) in [("acme", Suite::Aes256Gcm), ("globex", Suite::ChaCha20Poly1305)] {
+        let policy = TenantPolicy::new(kek.clone(), region.clone())
+            .scope_by(["workspace", "channel"])
+            .period(strongroom::Period::Hour)
+            .suite(suite);
+        room.admin().enroll(tenant, policy).await.unwrap();
+        let scope = room.tenant(tenant).await.unwrap().scope([("workspace", "W1"), ("channel", "C9")]).unwrap();
+        let sealed = scope.seal(&[("message", "M77")], b"hello").await.unwrap();
+        let record = room.admin().keys(tenant, None, 1).await.unwrap().remove(0);
+
+        let period = record.period.as_ref().unwrap().to_string();
+        let (period_name, period_value) = period.split_once('=').unwrap();
+        let kms_context = json!([
+            ["tenant", tenant],
+            ["region", "eu-central-1"],
+            ["purpose", "data-key"],
+            ["suite", suite.name()],
+            ["workspace", "W1"],
+            ["channel", "C9"],
+            [period_name, period_value],
+        ]);
+        let unwrap = json!({"op": "local_unwrap", "kek": kek_hex, "kek_name": "acme-2026", "context": kms_context,
+            "wrapped": hex(&record.wrappings[0].wrapped)});
+        let data_key = reference.ask(&unwrap)["data_key"].clone();
+        assert!(data_key.is_string(), "the reference does not unwrap");
+        let opened = reference.ask(&json!({"op": "open", "data_key": data_key, "suite": suite.byte(),
+            "region": "eu-central-1", "tenant": tenant, "envelope": hex(&sealed),
+            "context": [["message", "M77"], ["channel", "C9"], ["workspace", "W1"]]}));
+        assert_eq!(opened["ok"], "opens");
+        assert_eq!(unhex(&opened["plaintext"]), b"hello");
+    }
+    assert_eq!(kms.scheme(), "local");
+    reference.finish();
+}
+
+#[test]
+fn the_reference_passes_its_own_tests_and_the_vectors_are_its_own() {
+    for arguments in [["strongroom_reference.py", "--self-test"], ["make_vectors.py", "--check"]] {
+        let script = repository().join("tests/reference").join(arguments[0]);
+        let done = Command::new(python()).arg(script).arg(arguments[1]).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}
