@@ -10,6 +10,8 @@ mod kill;
 mod paths;
 #[path = "files/ranges.rs"]
 mod ranges;
+#[path = "files/reference.rs"]
+mod reference;
 #[path = "files/tampering.rs"]
 mod tampering;
 

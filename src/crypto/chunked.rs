@@ -122,6 +122,11 @@ impl SealKey {
         &self.commitment
     }
 
+    /// Encrypts the chunk numbered `chunk` from one place to another and returns its tag.
+    pub(crate) fn seal_from(&self, chunk: u64, from: &[u8], to: &mut [u8]) -> Result<[u8; TAG_LEN], Refused> {
+        self.cipher.aead.seal_from(&self.cipher.nonce(chunk), &[], from, to)
+    }
+
     /// Encrypts the chunk numbered `chunk` in place and returns its tag. "The AEAD's AAD is not used and MUST be empty."
     pub(crate) fn seal(&self, chunk: u64, in_out: &mut [u8]) -> Result<[u8; TAG_LEN], Refused> {
         self.cipher.aead.seal(&self.cipher.nonce(chunk), &[], in_out)
@@ -150,6 +155,12 @@ impl OpenKey {
         // The right commitment of a forged file is nobody's business.
         expected.zeroize();
         if equal { Ok(Self(cipher)) } else { Err(Error::unopenable()) }
+    }
+
+    /// Verifies and decrypts the chunk numbered `chunk` from one place to another. When it refuses, `to` holds no
+    /// plaintext.
+    pub(crate) fn open_from(&self, chunk: u64, from: &[u8], to: &mut [u8], tag: &[u8; TAG_LEN]) -> Result<(), Refused> {
+        self.0.aead.open_from(&self.0.nonce(chunk), &[], from, to, tag)
     }
 
     /// Verifies and decrypts the chunk numbered `chunk` in place. When it refuses, `in_out` holds no plaintext.

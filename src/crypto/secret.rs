@@ -127,19 +127,6 @@ impl Plaintext {
         &mut self.0
     }
 
-    /// Appends `bytes` and returns them, to be opened in place. The capacity must be there: growing would leave a copy.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> &mut [u8] {
-        let start = self.0.len();
-        debug_assert!(self.0.capacity() - start >= bytes.len());
-        self.0.extend_from_slice(bytes);
-        self.0.get_mut(start..).unwrap_or_default()
-    }
-
-    /// Cuts `len` bytes off the end, and wipes them with the rest in the end.
-    pub(crate) fn shorten(&mut self, len: usize) {
-        self.0.truncate(self.0.len().saturating_sub(len));
-    }
-
     /// Keeps only `range`, moved to the front.
     pub(crate) fn keep(&mut self, range: Range<usize>) {
         let end = range.end.min(self.0.len());

@@ -15,7 +15,7 @@ use crate::file::range_reader::{RangeReader, RangeSource};
 use crate::file::seek_reader::SeekReader;
 use crate::format::chunk::{Decryptor, plain_part};
 use crate::format::file::FileHead;
-use crate::format::layout::{CHUNK_LEN, FileLayout, SEALED_CHUNK_LEN};
+use crate::format::layout::FileLayout;
 use crate::format::stream::StreamOpener;
 
 /// Opens the one file whose head it was made from.
@@ -54,17 +54,8 @@ impl FileOpener {
     /// `Unopenable` if it is not that file, whole and unchanged.
     pub fn open_bytes(self, file: &[u8]) -> Result<Plaintext> {
         let chunks = file.strip_prefix(self.head.as_bytes()).ok_or_else(Error::unopenable)?;
-        let mut text = Plaintext::new(Vec::with_capacity(plain_part(chunks.len()).saturating_add(SEALED_CHUNK_LEN)));
-        let mut full = chunks.chunks_exact(SEALED_CHUNK_LEN);
-        let mut number = 0;
-        for chunk in &mut full {
-            self.decryptor.open_block(number, text.append(chunk))?;
-            number += 1;
-            text.shorten(chunk.len() - CHUNK_LEN);
-        }
-        let last = full.remainder();
-        let len = self.decryptor.open_last(number, text.append(last))?;
-        text.shorten(last.len() - len);
+        let mut text = Plaintext::new(vec![0; plain_part(chunks.len())]);
+        self.decryptor.open_all(chunks, text.bytes_mut())?;
         Ok(text)
     }
 

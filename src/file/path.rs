@@ -132,6 +132,21 @@ fn tell(options: &FileOptions, done: &mut u64, more: usize, total: u64) {
 }
 
 impl FileSealer {
+    /// Seals what `source` reads to its end into `target`, on all cores, with about 3 MiB for each and 2 MiB besides,
+    /// whatever the size. Blocks the calling thread. `options` report bytes of `source`, with a total of 0.
+    ///
+    /// # Errors
+    /// `Io` if reading or writing fails, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1. What was written by
+    /// then is cut short, and will be refused as such.
+    pub fn pipe_blocking(self, source: impl Read, mut target: impl Write + Send, options: &FileOptions) -> Result<()> {
+        let (head, encryptor) = self.into_parts();
+        let written = target.write_all(head.as_bytes()).doing("the target could not be written");
+        written
+            .and_then(|()| seal_blocks(encryptor, source, &mut target, options, 0))
+            .and_then(|()| target.flush().doing("the target could not be written"))
+            .map_err(|e| e.with_operation("seal file"))
+    }
+
     /// Seals the file `source` into `target`, replacing what is there. Blocks the calling thread; see
     /// [`seal_path`](Self::seal_path).
     ///
@@ -168,6 +183,20 @@ impl FileSealer {
 }
 
 impl FileOpener {
+    /// Opens what `chunks`, which stands *behind* the head, reads to its end into `target`, on all cores, with about
+    /// 3 MiB for each and 2 MiB besides, whatever the size. Blocks the calling thread. A block of 64 chunks is verified
+    /// before it is written; that what was written is the whole file is known only when this succeeds.
+    ///
+    /// # Errors
+    /// `Unopenable` if it is not the file that the opener was made for, whole and unchanged; `Io` if reading or writing
+    /// fails, `Cancelled` by the options' flag.
+    pub fn pipe_blocking(self, chunks: impl Read, mut target: impl Write + Send, options: &FileOptions) -> Result<()> {
+        let (_, decryptor) = self.into_parts();
+        open_blocks(&decryptor, chunks, &mut target, options, 0)
+            .and_then(|()| target.flush().doing("the target could not be written"))
+            .map_err(|e| e.with_operation("open file"))
+    }
+
     /// Opens the sealed file `source` into `target`, replacing what is there. Blocks the calling thread; see
     /// [`open_path`](Self::open_path).
     ///

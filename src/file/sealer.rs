@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
-use crate::crypto::aead::TAG_LEN;
 use crate::error::{Error, Result};
 use crate::file::async_writer::AsyncSealWriter;
 use crate::file::seal_stream::SealStream;
@@ -60,15 +59,34 @@ impl FileSealer {
     pub fn seal_bytes(self, plaintext: &[u8]) -> Result<Vec<u8>> {
         let sealed_len = self.layout().sealed_len(plaintext.len() as u64)?;
         let sealed_len = usize::try_from(sealed_len).map_err(|_| Error::limit("the file does not fit into memory"))?;
-        let mut encryptor = self.encryptor;
-        let mut out = Vec::with_capacity(sealed_len);
-        out.extend_from_slice(self.head.as_bytes());
-        let mut chunks = plaintext.chunks_exact(CHUNK_LEN);
-        for chunk in &mut chunks {
-            encryptor.turn(1)?.seal(append(&mut out, chunk))?;
-        }
-        encryptor.finish().seal(append(&mut out, chunks.remainder()))?;
+        let mut out = vec![0; sealed_len];
+        self.seal_to(plaintext, &mut out)?;
         Ok(out)
+    }
+
+    /// [`Self::seal_bytes`] into a buffer of the caller's, which has exactly the length of the sealed file
+    /// ([`FileLayout::sealed_len`]).
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it has not.
+    pub fn seal_bytes_into(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+        if self.layout().sealed_len(plaintext.len() as u64)? != out.len() as u64 {
+            return Err(Error::invalid("the buffer has another length than the sealed file"));
+        }
+        self.seal_to(plaintext, out)
+    }
+
+    fn seal_to(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+        const LENGTH: &str = "the buffer has another length than the sealed file";
+        let wrong = || Error::invalid(LENGTH);
+        let mut encryptor = self.encryptor;
+        let (head, chunks) = out.split_at_mut_checked(self.head.as_bytes().len()).ok_or_else(wrong)?;
+        head.copy_from_slice(self.head.as_bytes());
+        let full = plaintext.len() / CHUNK_LEN;
+        let (full_text, last_text) = plaintext.split_at_checked(full * CHUNK_LEN).ok_or_else(wrong)?;
+        let (full_chunks, last_chunk) = chunks.split_at_mut_checked(full * SEALED_CHUNK_LEN).ok_or_else(wrong)?;
+        encryptor.turn(full)?.seal_from(full_text, full_chunks)?;
+        encryptor.finish().seal_from(last_text, last_chunk)
     }
 
     /// Seals what is written to the returned writer, and writes the sealed file to `writer`.
@@ -93,13 +111,3 @@ impl FileSealer {
         StreamSealer::new(self.encryptor, self.head.as_bytes())
     }
 }
-
-/// Appends `text` and room for its tag.
-fn append<'o>(out: &'o mut Vec<u8>, text: &[u8]) -> &'o mut [u8] {
-    let start = out.len();
-    out.extend_from_slice(text);
-    out.resize(start + text.len() + TAG_LEN, 0);
-    out.get_mut(start..).unwrap_or_default()
-}
-
-const _: () = assert!(SEALED_CHUNK_LEN == CHUNK_LEN + TAG_LEN);

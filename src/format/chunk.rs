@@ -80,11 +80,33 @@ fn wrong_length() -> Error {
 
 fn seal_chunk(key: &SealKey, number: u64, chunk: &mut [u8]) -> Result<()> {
     let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(wrong_length)?;
-    *tag = key.seal(number, text).map_err(|Refused| Error::limit("the cipher backend refused to seal a chunk"))?;
+    *tag = key.seal(number, text).map_err(|Refused| backend_refused())?;
     Ok(())
 }
 
+/// Seals `text` into `chunk`, which has 16 bytes more.
+fn seal_chunk_from(key: &SealKey, number: u64, text: &[u8], chunk: &mut [u8]) -> Result<()> {
+    let (to, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(wrong_length)?;
+    *tag = key.seal_from(number, text, to).map_err(|Refused| backend_refused())?;
+    Ok(())
+}
+
+fn backend_refused() -> Error {
+    Error::limit("the cipher backend refused to seal a chunk")
+}
+
 impl Turn {
+    /// Seals `text`, which consists of full chunks, into `block`.
+    pub(crate) fn seal_from(self, text: &[u8], block: &mut [u8]) -> Result<()> {
+        let chunks = text.chunks_exact(CHUNK_LEN).zip(block.chunks_exact_mut(SEALED_CHUNK_LEN));
+        if chunks.len() as u64 != self.chunks {
+            return Err(wrong_length());
+        }
+        (self.first..)
+            .zip(chunks)
+            .try_for_each(|(number, (text, chunk))| seal_chunk_from(&self.key, number, text, chunk))
+    }
+
     /// Seals `block` in place: for each chunk 16 384 bytes of plaintext, then 16 bytes of room for the tag.
     pub(crate) fn seal(self, block: &mut [u8]) -> Result<()> {
         if block.len() as u64 != self.chunks * SEALED_CHUNK_LEN as u64 {
@@ -97,6 +119,14 @@ impl Turn {
 }
 
 impl LastTurn {
+    /// Seals `text`, of less than 16 384 bytes, into `chunk`, which has 16 bytes more.
+    pub(crate) fn seal_from(self, text: &[u8], chunk: &mut [u8]) -> Result<()> {
+        if chunk.len() >= SEALED_CHUNK_LEN {
+            return Err(wrong_length());
+        }
+        seal_chunk_from(&self.key, self.number, text, chunk)
+    }
+
     /// Seals the last chunk in place: less than 16 384 bytes of plaintext, then 16 bytes of room for the tag.
     pub(crate) fn seal(self, chunk: &mut [u8]) -> Result<()> {
         if chunk.len() >= SEALED_CHUNK_LEN {
@@ -145,6 +175,24 @@ impl Decryptor {
         }
         self.open_chunk(number, chunk)?;
         Ok(chunk.len() - TAG_LEN)
+    }
+
+    /// Opens the whole file that `chunks` are into `text`, which has the length of its plaintext.
+    ///
+    /// # Errors
+    /// `Unopenable` if any chunk does not open, or the lengths are no sealed file's.
+    pub(crate) fn open_all(&self, chunks: &[u8], text: &mut [u8]) -> Result<()> {
+        let full = chunks.len() / SEALED_CHUNK_LEN;
+        let (sealed, last) = chunks.split_at_checked(full * SEALED_CHUNK_LEN).ok_or_else(Error::unopenable)?;
+        let (texts, last_text) = text.split_at_mut_checked(full * CHUNK_LEN).ok_or_else(Error::unopenable)?;
+        let pairs = sealed.chunks_exact(SEALED_CHUNK_LEN).zip(texts.chunks_exact_mut(CHUNK_LEN));
+        (0..).zip(pairs).try_for_each(|(number, (chunk, text))| self.open_chunk_from(number, chunk, text))?;
+        self.open_chunk_from(full as u64, last, last_text)
+    }
+
+    fn open_chunk_from(&self, number: u64, chunk: &[u8], text: &mut [u8]) -> Result<()> {
+        let (sealed, tag) = chunk.split_last_chunk::<TAG_LEN>().ok_or_else(Error::unopenable)?;
+        self.0.open_from(number, sealed, text, tag).map_err(|Refused| Error::unopenable())
     }
 
     fn open_chunk(&self, number: u64, chunk: &mut [u8]) -> Result<()> {
