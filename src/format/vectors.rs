@@ -10,7 +10,7 @@ use crate::crypto::chunked::{OpenKey, SealKey};
 use crate::crypto::secret::Secret;
 use crate::crypto::suite::Suite;
 use crate::error::Result;
-use crate::format::chunk::{Decryptor, Encryptor};
+use crate::format::chunk::{Decryptor, Encryptor, plain_part};
 use crate::format::file::Prefix;
 use crate::format::reader::Reader;
 use crate::format::stream::{StreamOpener, StreamSealer};
@@ -54,6 +54,16 @@ fn open_into(
         }
     }
     Ok(())
+}
+
+/// The whole-buffer way.
+fn open_at_once(backend: Backend, key: &Secret<32>, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>> {
+    let mut reader = Reader::new(sealed);
+    let prefix = Prefix::read(&mut reader)?;
+    let key = OpenKey::verified(backend, SUITE, key, prefix.salt, prefix.commitment, context)?;
+    let mut text = vec![0; plain_part(reader.rest().len())];
+    Decryptor::new(key).open_all(reader.rest(), &mut text)?;
+    Ok(text)
 }
 
 fn seal(key: SealKey, plaintext: &[u8], piece: usize) -> Vec<u8> {
@@ -104,6 +114,7 @@ fn wycheproof_cobblestone_256() {
                 if let Some(digest) = &case.msg_sha512 {
                     assert_eq!(Sha512::digest(&opened)[..], digest[..], "case {}", case.tc_id);
                 }
+                assert_eq!(open_at_once(*backend, &key, &case.ctx, &sealed).is_ok(), verdict.is_ok(), "{}", case.tc_id);
                 if verdict.is_ok() {
                     let salt = sealed[..24].try_into().unwrap();
                     let again = SealKey::with_salt(*backend, SUITE, &key, salt, &case.ctx).unwrap();
