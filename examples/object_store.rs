@@ -34,7 +34,9 @@ struct Object {
 impl RangeSource for Object {
     async fn fetch(&self, range: Range<u64>) -> strongroom::Result<Bytes> {
         self.bucket.get_range(&self.at, range).await.map_err(|e| match e {
-            object_store::Error::NotFound { .. } => strongroom::Error::new(ErrorKind::Io, "no such object").with_source(e),
+            object_store::Error::NotFound { .. } => {
+                strongroom::Error::new(ErrorKind::Io, "no such object").with_source(e)
+            }
             e => strongroom::Error::new(ErrorKind::Unavailable, "the bucket did not answer; retry").with_source(e),
         })
     }

@@ -213,7 +213,7 @@ impl Admin {
                 written => return written,
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "the tenant's row is being changed over and over; retry"))
+        Err(Error::new(ErrorKind::Unavailable, "the tenant's row is being changed over and over; retry"))
     }
 }
 

@@ -37,7 +37,7 @@ pub enum ErrorKind {
     Unopenable,
     /// A documented limit was exceeded.
     Limit,
-    /// Somebody else changed the same row meanwhile. Read again and retry.
+    /// The row exists already, or somebody else changed it meanwhile. Read it again; the same call would fail again.
     Conflict,
     /// The KMS or the store returned a key that is not the one asked for. Nothing was opened with it.
     KeyMismatch,

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::format::context::Field;
 use crate::format::header::Header;
 use crate::key::id::KeyId;
-use crate::sealer::{InHand, ScopeHandle, not_loaded};
+use crate::sealer::{InHand, ScopeHandle, not_loaded, part};
 
 /// A scope whose key is in hand: seals and opens without awaiting, or says [`NotLoaded`](crate::ErrorKind::NotLoaded).
 ///
@@ -101,7 +101,8 @@ impl HotScope {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
-        self.scope.open_in_place_in_hand(context, envelope).map_err(|e| self.scope.explain(e, "open"))
+        let opened = in_hand(self.scope.open_in_place_in_hand(context, envelope));
+        part(envelope, opened).map_err(|e| self.scope.explain(e, "open"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Floor 5, the data plane: sealing and opening messages. Nothing here can change a key.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use crate::crypto::message::SealFailure;
 use crate::crypto::secret::Plaintext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
+use crate::format::header::Header;
 use crate::format::message::{Envelope, OVERHEAD};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::scope::Scope;
@@ -161,17 +163,14 @@ impl ScopeHandle {
     /// `Unopenable` if it does not open here, whatever the reason; `Revoked`, `Erased`, `Denied`, `Unavailable`,
     /// `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
     pub async fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
-        let loaded = match self.holds_key_for(envelope) {
-            InHand::Done(checked) => checked.map(|()| None),
-            InHand::Missing => self.load_for(envelope).await.map(Some),
+        let opened = match self.open_in_place_in_hand(context, envelope) {
+            InHand::Done(opened) => opened,
+            InHand::Missing => match self.load_for(envelope).await {
+                Ok(key) => self.check_scope(&key).and_then(|()| key.key.open_in_place(envelope, context)),
+                Err(e) => Err(e),
+            },
         };
-        let opened = match loaded {
-            Err(e) => Err(e),
-            Ok(Some(key)) if key.key.scope() != &self.scope => Err(Error::unopenable()),
-            Ok(Some(key)) => key.key.open_in_place(envelope, context),
-            Ok(None) => self.open_in_place_in_hand(context, envelope),
-        };
-        opened.map_err(|e| self.explain(e, "open"))
+        part(envelope, opened).map_err(|e| self.explain(e, "open"))
     }
 
     pub(crate) fn explain(&self, e: Error, operation: &'static str) -> Error {
@@ -219,85 +218,76 @@ impl ScopeHandle {
 
     /// Opens with a key in hand.
     pub(crate) fn open_in_hand(&self, context: &[Field<'_>], envelope: &[u8]) -> InHand<Plaintext> {
-        let parsed = match Envelope::parse(envelope) {
-            Ok(parsed) => parsed,
-            Err(e) => return InHand::Done(Err(e)),
-        };
-        self.with_key_in_hand(&parsed, |key| key.key.open(&parsed, context))
-    }
-
-    pub(crate) fn open_with(&self, key: &CachedKey, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
-        if *key.key.scope() != self.scope {
-            return Err(Error::unopenable());
-        }
-        key.key.open(&Envelope::parse(envelope)?, context)
-    }
-
-    /// Whether the key that opens `envelope` is in hand.
-    fn holds_key_for(&self, envelope: &[u8]) -> InHand<()> {
         match Envelope::parse(envelope) {
-            Ok(parsed) => self.with_key_in_hand(&parsed, |_| Ok(())),
+            Ok(parsed) => {
+                let opened = self.with_key_in_hand(&parsed.header, |key| key.key.open(&parsed, context));
+                self.unless_elsewhere(opened, envelope)
+            }
             Err(e) => InHand::Done(Err(e)),
         }
     }
 
-    pub(crate) fn open_in_place_in_hand<'b>(
-        &self,
-        context: &[Field<'_>],
-        envelope: &'b mut [u8],
-    ) -> Result<&'b mut [u8]> {
-        let key_id = KeyId::from_bytes(*Envelope::parse(envelope)?.header.key_id());
-        let mut opened = None;
-        let mut bytes = Some(envelope);
-        let found = self.with_key_id_in_hand(&key_id, |key| {
-            opened = bytes.take().map(|bytes| key.key.open_in_place(bytes, context));
-        });
-        match (found, opened) {
-            (InHand::Done(Ok(())), Some(opened)) => opened,
-            (InHand::Done(Err(e)), _) => Err(e),
-            _ => Err(not_loaded()),
-        }
+    pub(crate) fn open_with(&self, key: &CachedKey, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
+        self.check_scope(key)?;
+        key.key.open(&Envelope::parse(envelope)?, context)
     }
 
-    fn with_key_in_hand<T>(&self, parsed: &Envelope<'_>, open: impl FnOnce(&CachedKey) -> Result<T>) -> InHand<T> {
-        let key_id = KeyId::from_bytes(*parsed.header.key_id());
-        let mut opened = None;
-        match self.with_key_id_in_hand(&key_id, |key| opened = Some(open(key))) {
-            InHand::Done(Err(e)) => InHand::Done(Err(e)),
-            InHand::Done(Ok(())) => InHand::Done(opened.unwrap_or_else(|| Err(Error::unopenable()))),
-            InHand::Missing => match self.keyring.check_served(parsed.header.region()) {
-                Ok(()) => InHand::Missing,
-                Err(e) => InHand::Done(Err(e)),
-            },
-        }
+    /// Opens in place with a key in hand, and says where in `envelope` the plaintext is.
+    pub(crate) fn open_in_place_in_hand(&self, context: &[Field<'_>], envelope: &mut [u8]) -> InHand<Range<usize>> {
+        let key_id = match Header::read(envelope) {
+            Ok((header, _)) => KeyId::from_bytes(*header.key_id()),
+            Err(e) => return InHand::Done(Err(e)),
+        };
+        let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open_in_place(envelope, context));
+        self.unless_elsewhere(opened, envelope)
+    }
+
+    fn with_key_in_hand<T>(&self, header: &Header<'_>, work: impl FnOnce(&CachedKey) -> Result<T>) -> InHand<T> {
+        self.with_key_id_in_hand(&KeyId::from_bytes(*header.key_id()), work)
     }
 
     /// Runs `work` with the key of that id, if it is in hand and of this scope. First the slot's, then the cache's.
-    pub(crate) fn with_key_id_in_hand(&self, key_id: &KeyId, work: impl FnOnce(&CachedKey)) -> InHand<()> {
+    pub(crate) fn with_key_id_in_hand<T>(
+        &self,
+        key_id: &KeyId,
+        work: impl FnOnce(&CachedKey) -> Result<T>,
+    ) -> InHand<T> {
         let now = self.keyring.now();
         let current = self.slot.slot().current.load();
         if let Some(key) = &*current
             && key.key.key_id() == key_id
             && now < key.opens_until
         {
-            if now < key.seals_until && key.wants_refresh(now) {
-                self.keyring.refresh(self.sealing());
-            }
-            work(key);
-            return InHand::Done(Ok(()));
+            self.refresh_opening(key, now);
+            return InHand::Done(work(key));
         }
         drop(current);
         let found = self.keyring.cache.with_opening(&self.row.tenant, key_id, now, |key| {
-            if *key.key.scope() != self.scope {
-                return Err(Error::unopenable());
-            }
-            if key.wants_refresh(now) {
-                self.keyring.refresh(Wanted::Opening(self.row.tenant.clone(), *key_id));
-            }
-            work(key);
-            Ok(())
+            self.check_scope(key)?;
+            self.refresh_opening(key, now);
+            work(key)
         });
         found.map_or(InHand::Missing, InHand::Done)
+    }
+
+    fn refresh_opening(&self, key: &CachedKey, now: Duration) {
+        if key.wants_refresh(now) {
+            self.keyring.refresh(Wanted::Opening(self.row.tenant.clone(), *key.key.key_id()));
+        }
+    }
+
+    fn check_scope(&self, key: &CachedKey) -> Result<()> {
+        if *key.key.scope() == self.scope { Ok(()) } else { Err(Error::unopenable()) }
+    }
+
+    /// A key that is missing is not asked for if the envelope's region is not served here.
+    fn unless_elsewhere<T>(&self, tried: InHand<T>, envelope: &[u8]) -> InHand<T> {
+        if let InHand::Missing = tried
+            && let Err(e) = Header::parse(envelope).and_then(|header| self.keyring.check_served(header.region()))
+        {
+            return InHand::Done(Err(e));
+        }
+        tried
     }
 
     /// Loads the key that opens `envelope`.
@@ -318,6 +308,11 @@ impl ScopeHandle {
         self.keyring.check_served(self.row.policy.home_region().as_str())?;
         self.keyring.sealing_key(&self.row.tenant, &self.scope).await
     }
+}
+
+/// The part of `envelope` that was opened.
+pub(crate) fn part(envelope: &mut [u8], opened: Result<Range<usize>>) -> Result<&mut [u8]> {
+    envelope.get_mut(opened?).ok_or_else(Error::unopenable)
 }
 
 pub(crate) fn not_loaded() -> Error {

@@ -80,7 +80,13 @@ async fn rows_that_cannot_be_are_malformed() {
         assert_eq!(refused.kind(), ErrorKind::Malformed, "{set}: {refused}");
         assert_eq!(f.room.admin().keys("acme", None, 10).await.unwrap_err().kind(), ErrorKind::Malformed, "{set}");
     }
-    for set in ["policy = '{}'", "policy = 'x'", "revocations = '{}'", "revision = -1"] {
+    for set in [
+        "policy = '{}'",
+        "policy = 'x'",
+        "policy = json_set(policy, '$.cache_ttl_secs', 999999999)",
+        "revocations = '{}'",
+        "revision = -1",
+    ] {
         let f = Fixture::new().await;
         f.tamper(&format!("UPDATE tenants SET {set}")).await;
         assert_eq!(f.scope.open(&[], &f.sealed).await.unwrap_err().kind(), ErrorKind::Malformed, "{set}");

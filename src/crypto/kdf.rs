@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn purposes_and_suites_are_separated() {
-        let key = DataKey::take(&mut *b"0123456789abcdef0123456789abcdef".to_vec()).unwrap();
+        let key = DataKey::take(&mut b"0123456789abcdef0123456789abcdef".to_vec()).unwrap();
         let mut seen = HashSet::new();
         for suite in Suite::ALL {
             for purpose in [Purpose::KeyId, Purpose::Message, Purpose::File] {

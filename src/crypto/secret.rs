@@ -65,7 +65,7 @@ impl<const N: usize> Drop for Secret<N> {
 /// let mut reply = *b"thirty-two bytes from some KMS..";
 /// let key = strongroom::DataKey::take(&mut reply)?;
 /// assert_eq!(reply, [0; 32]); // the source is wiped
-/// assert!(key.ct_eq(&strongroom::DataKey::take(&mut *b"thirty-two bytes from some KMS..".to_vec())?));
+/// assert!(key.ct_eq(&strongroom::DataKey::take(&mut b"thirty-two bytes from some KMS..".to_vec())?));
 /// # Ok::<(), strongroom::Error>(())
 /// ```
 pub struct DataKey(Secret<32>);

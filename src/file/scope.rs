@@ -80,12 +80,9 @@ impl ScopeHandle {
 
     async fn make_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
         let key_id = KeyId::from_bytes(*head.header().key_id());
-        let mut made = None;
-        let found = self.with_key_id_in_hand(&key_id, |key| made = Some(key.key.file_key().opener(head, context)));
-        let decryptor = match (found, made) {
-            (InHand::Done(Err(e)), _) => return Err(e),
-            (InHand::Done(Ok(())), Some(made)) => made?,
-            _ => {
+        let decryptor = match self.with_key_id_in_hand(&key_id, |key| key.key.file_key().opener(head, context)) {
+            InHand::Done(made) => made?,
+            InHand::Missing => {
                 self.keyring.check_served(head.header().region())?;
                 let key = self.load_opening(&key_id).await?;
                 if key.key.scope() != self.scope() {

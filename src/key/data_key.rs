@@ -1,5 +1,6 @@
 //! A data key at work: verified against its id, expanded, sealing and opening messages.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,20 +141,20 @@ impl LoadedKey {
         Ok(text)
     }
 
-    /// Opens an envelope where it stands and returns where the plaintext is. When it refuses after parsing, the
+    /// Opens an envelope where it stands and returns where in it the plaintext is. When it refuses after parsing, the
     /// ciphertext part of the buffer is overwritten.
     ///
     /// # Errors
     /// As [`Self::open`], and `Malformed`.
-    pub(crate) fn open_in_place<'b>(&self, bytes: &'b mut [u8], context: &[Field<'_>]) -> Result<&'b mut [u8]> {
+    pub(crate) fn open_in_place(&self, bytes: &mut [u8], context: &[Field<'_>]) -> Result<Range<usize>> {
         let envelope = Envelope::parse(bytes)?;
         self.check_header(&envelope)?;
         let (nonce, tag) = (*envelope.nonce, *envelope.tag);
         let start = envelope.header_bytes.len() + NONCE_LEN;
-        let end = start + envelope.ciphertext.len();
-        let text = bytes.get_mut(start..end).ok_or_else(Error::unopenable)?;
+        let place = start..start + envelope.ciphertext.len();
+        let text = bytes.get_mut(place.clone()).ok_or_else(Error::unopenable)?;
         self.decrypt(&nonce, &tag, context, text)?;
-        Ok(text)
+        Ok(place)
     }
 
     /// Suite, region and key id must be this key's: there is one candidate key and one suite, and no fallback.
@@ -200,7 +201,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1);
 
     fn data_key() -> DataKey {
-        DataKey::take(&mut *b"0123456789abcdef0123456789abcdef".to_vec()).unwrap()
+        DataKey::take(&mut b"0123456789abcdef0123456789abcdef".to_vec()).unwrap()
     }
 
     fn record(suite: Suite) -> KeyRecord {
@@ -236,7 +237,7 @@ mod tests {
         let opened = key.open(&Envelope::parse(bytes)?, context);
         // Both ways of opening agree, always.
         let mut copy = bytes.to_vec();
-        let in_place = key.open_in_place(&mut copy, context).map(|text| text.to_vec());
+        let in_place = key.open_in_place(&mut copy, context).map(|place| copy[place].to_vec());
         assert_eq!(opened.as_ref().ok().map(|text| text.to_vec()), in_place.ok());
         opened
     }
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn another_key_than_the_record_names_is_refused() {
-        let other = DataKey::take(&mut *b"1123456789abcdef0123456789abcdef".to_vec()).unwrap();
+        let other = DataKey::take(&mut b"1123456789abcdef0123456789abcdef".to_vec()).unwrap();
         let refused = LoadedKey::verified(&other, &record(Suite::Aes256Gcm), budget(1)).err();
         assert_eq!(refused.map(|e| e.kind()), Some(ErrorKind::KeyMismatch));
     }

@@ -43,6 +43,10 @@ impl Keyring {
     pub(crate) async fn tenant(&self, tenant: &TenantId) -> Result<TenantRecord> {
         let row = self.store.tenant(tenant).await?.filter(|row| row.tenant == *tenant);
         row.ok_or_else(|| Error::new(ErrorKind::UnknownTenant, "no such tenant is enrolled; enroll it first"))
+            .and_then(|row| match row.policy.check() {
+                Ok(()) => Ok(row),
+                Err(e) => Err(Error::malformed("the tenant's stored policy is beyond its limits").with_source(e)),
+            })
             .map_err(|e| e.with_tenant(tenant.as_str()))
     }
 
@@ -234,7 +238,7 @@ impl Keyring {
     /// Denied is not down: the tenant's cached keys that only these KEKs unwrap go at once.
     fn drop_denied(&self, record: &KeyRecord) {
         let denied = |key: &CachedKey| key.keks.iter().all(|kek| record.wrappings.iter().any(|w| w.kek == *kek));
-        let dropped = self.cache.purge(&record.tenant, denied, || {});
+        let dropped = self.cache.purge(&record.tenant, denied, || self.flights.make_stale(&record.tenant));
         tracing::warn!(tenant = %record.tenant, dropped, "the KMS denies the tenant's KEK: its cached keys are dropped");
     }
 }

@@ -111,7 +111,7 @@ impl Keyring {
                 return Ok(key);
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "the tenant's keys are being revoked or rotated over and over; retry"))
+        Err(Error::new(ErrorKind::Unavailable, "the tenant's keys are being revoked or rotated over and over; retry"))
     }
 
     /// Takes the keys that `selector` covers out of this process at once, loads under way included.

@@ -58,7 +58,7 @@ impl BareKey {
     pub fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Vec<u8>> {
         let opened = self.0.open(&Envelope::parse(envelope)?, context);
         let mut copy = envelope.to_vec();
-        let in_place = self.0.open_in_place(&mut copy, context).map(|text| text.to_vec());
+        let in_place = self.0.open_in_place(&mut copy, context).map(|place| copy[place].to_vec());
         assert_eq!(opened.as_ref().ok().map(|text| text.to_vec()), in_place.ok(), "open and open_in_place differ");
         opened.map(crate::crypto::secret::Plaintext::into_unwiped)
     }

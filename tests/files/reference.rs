@@ -72,7 +72,8 @@ fn both_ways_and_refusals() {
             assert!(ours == theirs, "{suite:?} {size}");
 
             let refused = |answer: Value| answer["refused"].as_str().map(str::to_owned);
-            let mut refuse = |bytes: &[u8], file: &str| refused(reference.ask(&request("open_file", suite, file, &hex(bytes))));
+            let mut refuse =
+                |bytes: &[u8], file: &str| refused(reference.ask(&request("open_file", suite, file, &hex(bytes))));
             assert_eq!(refuse(&sealed, "F2").as_deref(), Some("unopenable"));
             assert_eq!(refuse(&sealed[..sealed.len() - 1], "F1").as_deref(), Some("unopenable"));
             assert_eq!(refuse(&sealed[..110], "F1").as_deref(), Some("malformed"));
