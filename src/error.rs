@@ -45,6 +45,10 @@ pub enum ErrorKind {
     NotLoaded,
     /// The caller's argument or configuration is wrong.
     InvalidArgument,
+    /// Reading or writing a file failed, or there is no room for it; the source says which. Nothing was left behind.
+    Io,
+    /// The caller cancelled a long operation. Nothing was left behind.
+    Cancelled,
 }
 
 impl ErrorKind {
@@ -64,6 +68,8 @@ impl ErrorKind {
             Self::KeyMismatch => "key mismatch",
             Self::NotLoaded => "not loaded",
             Self::InvalidArgument => "invalid argument",
+            Self::Io => "input or output",
+            Self::Cancelled => "cancelled",
         }
     }
 }

@@ -86,7 +86,7 @@ pub struct ScopeHandle {
     pub(crate) keyring: Arc<Keyring>,
     row: Arc<TenantRecord>,
     pub(crate) scope: Scope,
-    slot: Arc<SlotRef>,
+    pub(crate) slot: Arc<SlotRef>,
 }
 
 /// What became of a try with the keys in hand.
@@ -212,7 +212,7 @@ impl ScopeHandle {
         ))
     }
 
-    fn sealing(&self) -> Wanted {
+    pub(crate) fn sealing(&self) -> Wanted {
         Wanted::Sealing(self.row.tenant.clone(), self.scope.clone())
     }
 
@@ -247,7 +247,11 @@ impl ScopeHandle {
     }
 
     /// Runs `work` with the key of that id, if it is in hand and of this scope. First the slot's, then the cache's.
-    fn with_key_id_in_hand<T>(&self, key_id: &KeyId, work: impl FnOnce(&CachedKey) -> Result<T>) -> InHand<T> {
+    pub(crate) fn with_key_id_in_hand<T>(
+        &self,
+        key_id: &KeyId,
+        work: impl FnOnce(&CachedKey) -> Result<T>,
+    ) -> InHand<T> {
         let now = self.keyring.now();
         let current = self.slot.slot().current.load();
         if let Some(key) = &*current

@@ -110,6 +110,56 @@ impl AeadKey {
         }
     }
 
+    /// Encrypts `from` into `to`, which is as long, and returns the tag: no copy where the backend needs none.
+    pub(crate) fn seal_from(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        from: &[u8],
+        to: &mut [u8],
+    ) -> Result<[u8; TAG_LEN], Refused> {
+        if from.len() != to.len() {
+            return Err(Refused);
+        }
+        #[cfg(feature = "aws-lc-rs")]
+        if let Repr::AwsLc(key) = &self.0 {
+            use aws_lc_rs::aead::{Aad, Nonce};
+            let (mut tag, nonce) = ([0; TAG_LEN], Nonce::assume_unique_for_key(*nonce));
+            return match key.seal_out_of_place_scatter(nonce, Aad::from(aad), from, to, &[], &mut tag) {
+                Ok(()) => Ok(tag),
+                Err(_) => Err(Refused),
+            };
+        }
+        to.copy_from_slice(from);
+        self.seal(nonce, aad, to)
+    }
+
+    /// Verifies `from` and decrypts it into `to`, which is as long. When it refuses, `to` holds no plaintext.
+    pub(crate) fn open_from(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        from: &[u8],
+        to: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Refused> {
+        if from.len() != to.len() {
+            return Err(Refused);
+        }
+        #[cfg(feature = "aws-lc-rs")]
+        if let Repr::AwsLc(key) = &self.0 {
+            use aws_lc_rs::aead::{Aad, Nonce};
+            let nonce = Nonce::assume_unique_for_key(*nonce);
+            return key.open_separate_gather(nonce, Aad::from(aad), from, tag, to).map_err(|_| {
+                // Whatever a backend leaves behind, nothing unauthenticated leaves this function.
+                to.zeroize();
+                Refused
+            });
+        }
+        to.copy_from_slice(from);
+        self.open(nonce, aad, to, tag)
+    }
+
     /// Verifies and decrypts `in_out` in place. When it refuses, `in_out` holds no plaintext.
     pub(crate) fn open(
         &self,

@@ -4,12 +4,14 @@
 
 pub(crate) mod aead;
 pub(crate) mod allotment;
+pub(crate) mod chunked;
 pub(crate) mod kdf;
 pub(crate) mod message;
 pub(crate) mod random;
 pub(crate) mod reader_keys;
 pub(crate) mod secret;
 pub(crate) mod suite;
+pub(crate) mod wiped;
 pub(crate) mod writer;
 pub(crate) mod xaes;
 

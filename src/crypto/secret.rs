@@ -3,7 +3,7 @@
 //! Every place that looks at a secret's bytes calls `expose`, so that `grep expose` lists them all.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
@@ -125,6 +125,14 @@ impl Plaintext {
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
+    }
+
+    /// Keeps only `range`, moved to the front.
+    pub(crate) fn keep(&mut self, range: Range<usize>) {
+        let end = range.end.min(self.0.len());
+        let start = range.start.min(end);
+        self.0.copy_within(start..end, 0);
+        self.0.truncate(end - start);
     }
 
     /// The bytes in a `Vec` of the caller's, who from now on answers for wiping them.

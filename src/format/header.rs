@@ -46,6 +46,11 @@ impl<'a> Header<'a> {
         Self::read(envelope).map(|(header, _)| header).map_err(|e| e.with_operation("parse envelope"))
     }
 
+    /// A header of parts that were parsed before.
+    pub(crate) fn of(suite: Suite, region: &'a str, key_id: &'a [u8; KEY_ID_LEN]) -> Self {
+        Self { suite, region, key_id }
+    }
+
     /// The header and its length in bytes.
     pub(crate) fn read(envelope: &'a [u8]) -> Result<(Self, usize)> {
         let mut reader = Reader::new(envelope);

@@ -1,54 +1,28 @@
 //! The message envelope (FORMAT.md, "Message envelope"): `header | nonce 24 | ciphertext | tag 16`.
 
-use arrayvec::ArrayVec;
-
 use crate::crypto::aead::TAG_LEN;
 use crate::crypto::message::NONCE_LEN;
 use crate::error::{Error, Result};
-use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT};
-use crate::format::header::{Header, KEY_ID_LEN, MAX_REGION};
-use crate::format::writer::{Sink, put_short};
+use crate::format::associated_data;
+use crate::format::header::{Header, KEY_ID_LEN};
+
+pub use crate::format::associated_data::MAX_TENANT;
+pub(crate) use crate::format::associated_data::complete as associated_data;
 
 /// Most bytes of a message's plaintext: 16 MiB. Larger things are files.
 pub const MAX_MESSAGE: usize = 1 << 24;
-/// Most bytes of a tenant's name.
-pub const MAX_TENANT: u8 = 64;
 /// Bytes that an envelope adds to a message, apart from the region's name.
 pub const OVERHEAD: usize = 3 + KEY_ID_LEN + NONCE_LEN + TAG_LEN;
 
 /// Starts the associated data of messages, and of nothing else.
 const LABEL: &[u8] = b"strongroom/v1/message";
 
-/// Most bytes of associated data: label, header, tenant and context.
-const MAX_AAD: usize = LABEL.len() + 3 + MAX_REGION + KEY_ID_LEN + 1 + MAX_TENANT as usize + MAX_CONTEXT;
-
-/// The associated data of one message, on the stack.
-pub(crate) type AssociatedData = ArrayVec<u8, MAX_AAD>;
-
 /// The part of the associated data that all messages of one tenant under one data key share: label, header, tenant.
 ///
 /// # Errors
 /// `Limit` if the tenant's name has more than 64 bytes.
 pub(crate) fn associated_data_prefix(header: &[u8], tenant: &str) -> Result<Vec<u8>> {
-    let mut out = [LABEL, header].concat();
-    put_short(&mut out, tenant.as_bytes(), MAX_TENANT, "a tenant's name has at most 64 bytes")?;
-    Ok(out)
-}
-
-/// Writes the associated data: `prefix`, then the canonical context of `scope` and `context` together. Into a buffer of the
-/// caller's, because returning one would copy all of its 1.2 KiB.
-///
-/// # Errors
-/// As the canonical context's.
-pub(crate) fn associated_data(
-    out: &mut AssociatedData,
-    prefix: &[u8],
-    scope: &CanonicalFields,
-    context: &[Field<'_>],
-) -> Result<()> {
-    out.clear();
-    out.put(prefix)?;
-    scope.merge_into(context, out)
+    associated_data::prefix(LABEL, header, tenant)
 }
 
 /// A parsed message envelope, borrowing its bytes.
@@ -90,6 +64,8 @@ pub(crate) fn check_length(len: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::crypto::suite::Suite;
+    use crate::format::associated_data::{AssociatedData, MAX_LEN};
+    use crate::format::context::CanonicalFields;
 
     #[test]
     fn overhead_is_75_bytes_and_the_region() {
@@ -112,7 +88,7 @@ mod tests {
         let rest = "y".repeat(503);
         let mut aad = AssociatedData::new();
         associated_data(&mut aad, &prefix, &scope, &[("b", &rest)]).unwrap();
-        assert_eq!(aad.len(), MAX_AAD);
+        assert_eq!(aad.len(), MAX_LEN);
         assert!(associated_data_prefix(&header, &"t".repeat(65)).is_err());
     }
 

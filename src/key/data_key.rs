@@ -12,9 +12,11 @@ use crate::crypto::kdf::{self, Purpose};
 use crate::crypto::message::{MessageCipher, NONCE_LEN, SealFailure};
 use crate::crypto::secret::{DataKey, Plaintext};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::associated_data::AssociatedData;
 use crate::format::context::Field;
 use crate::format::header::Header;
-use crate::format::message::{self, AssociatedData, Envelope};
+use crate::format::message::{self, Envelope};
+use crate::key::file_key::FileKey;
 use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
@@ -27,6 +29,7 @@ pub(crate) struct LoadedKey {
     header: Box<[u8]>,
     aad_prefix: Box<[u8]>,
     cipher: MessageCipher,
+    file_key: FileKey,
 }
 
 impl LoadedKey {
@@ -49,6 +52,7 @@ impl LoadedKey {
             scope: record.scope.clone(),
             aad_prefix: message::associated_data_prefix(&header, record.tenant.as_str())?.into(),
             header: header.into(),
+            file_key: FileKey::new(backend, data_key, record)?,
             cipher: MessageCipher::new(backend, record.suite, message_key, budget),
         })
     }
@@ -59,6 +63,11 @@ impl LoadedKey {
 
     pub(crate) fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// Seals and opens files under the same data key.
+    pub(crate) fn file_key(&self) -> &FileKey {
+        &self.file_key
     }
 
     /// Appends the envelope of `plaintext` to `out`; on failure `out` is as it was. Allocates only if `out` has no room.

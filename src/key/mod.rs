@@ -2,6 +2,7 @@
 
 pub(crate) mod data_key;
 pub(crate) mod encryption_context;
+pub(crate) mod file_key;
 pub(crate) mod id;
 pub(crate) mod kek;
 pub(crate) mod period;

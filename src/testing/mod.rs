@@ -6,11 +6,13 @@
 
 mod clock;
 mod faults;
+mod file_keys;
 mod kms_contract;
 mod store_contract;
 pub mod vectors;
 
 pub use clock::ManualClock;
 pub use faults::{Fault, FaultyKms};
+pub use file_keys::FileKeys;
 pub use kms_contract::kms_contract;
 pub use store_contract::store_contract;

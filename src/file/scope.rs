@@ -1,0 +1,130 @@
+//! Files of a scope: where the key comes from.
+
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::opener::FileOpener;
+use crate::file::progress::FileOptions;
+use crate::file::sealer::FileSealer;
+use crate::format::context::Field;
+use crate::format::file::FileHead;
+use crate::key::id::KeyId;
+use crate::sealer::{InHand, ScopeHandle};
+
+/// Files. What a sealer or an opener is made of is looked up here, once; from then on a file needs neither KMS nor store.
+///
+/// ```
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// # use strongroom::*;
+/// # let kms = LocalKms::in_memory();
+/// # let region = Region::new("eu-central-1")?;
+/// # let kek = kms.create_kek("acme", region.clone())?;
+/// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).build()?;
+/// # room.admin().enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
+/// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
+/// let sealed = channel.file_sealer(&[("file", "F1")]).await?.seal_bytes(b"a picture")?;
+///
+/// let head = FileHead::parse(&sealed)?;
+/// let opener = channel.file_opener(&[("file", "F1")], &head).await?;
+/// assert_eq!(&*opener.open_bytes(&sealed)?, b"a picture");
+/// assert!(channel.file_opener(&[("file", "F2")], &head).await.is_err());
+/// # Ok::<(), Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl ScopeHandle {
+    /// What seals one new file under the scope's Active key. `context` is authenticated, not stored, and has to be given
+    /// again to open. With the key cached: no I/O.
+    ///
+    /// # Errors
+    /// `Region` if the tenant's home region is not served here; `Denied`, `Unavailable`, `Throttled`, `Revoked`,
+    /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` or `InvalidArgument` for a context beyond its
+    /// limits or one that names a field twice.
+    pub async fn file_sealer(&self, context: &[Field<'_>]) -> Result<FileSealer> {
+        let sealer = match self.file_sealer_in_hand(context) {
+            InHand::Done(sealer) => sealer,
+            InHand::Missing => self.file_sealer_loading(context).await,
+        };
+        sealer.map_err(|e| self.explain(e, "seal file"))
+    }
+
+    fn file_sealer_in_hand(&self, context: &[Field<'_>]) -> InHand<FileSealer> {
+        let now = self.keyring.now();
+        match &*self.slot.slot().current.load() {
+            Some(key) if now < key.seals_until => {
+                if key.wants_refresh(now) {
+                    self.keyring.refresh(self.sealing());
+                }
+                InHand::Done(key.key.file_key().sealer(context).map(FileSealer::new))
+            }
+            _ => InHand::Missing,
+        }
+    }
+
+    async fn file_sealer_loading(&self, context: &[Field<'_>]) -> Result<FileSealer> {
+        let key = self.load_sealing().await?;
+        if self.keyring.now() < key.seals_until {
+            return key.key.file_key().sealer(context).map(FileSealer::new);
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the KMS took longer than the policy's cache time to live; retry"))
+    }
+
+    /// What opens the file with this head; `context` is the one it was sealed with. With the key cached: no I/O.
+    ///
+    /// # Errors
+    /// `Region` if the file's region is not served here (before any KMS or store call); `Unopenable` if it does not open
+    /// here, whatever the reason; `Revoked`, `Erased`, `Denied`, `Unavailable`, `Throttled`, `KeyMismatch` or
+    /// `UnknownTenant` if the key cannot be had.
+    pub async fn file_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
+        self.make_opener(context, head).await.map_err(|e| self.explain(e, "open file"))
+    }
+
+    async fn make_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
+        let key_id = KeyId::from_bytes(*head.header().key_id());
+        let decryptor = match self.with_key_id_in_hand(&key_id, |key| key.key.file_key().opener(head, context)) {
+            InHand::Done(made) => made?,
+            InHand::Missing => {
+                self.keyring.check_served(head.header().region())?;
+                let key = self.load_opening(&key_id).await?;
+                if key.key.scope() != self.scope() {
+                    return Err(Error::unopenable());
+                }
+                key.key.file_key().opener(head, context)?
+            }
+        };
+        Ok(FileOpener::new(head.clone(), decryptor))
+    }
+
+    /// Seals the file `source` into `target`, replacing what is there, whole or not at all; see
+    /// [`FileSealer::seal_path`]. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// As [`Self::file_sealer`] and [`FileSealer::seal_path_blocking`].
+    pub async fn seal_file(
+        &self,
+        context: &[Field<'_>],
+        source: impl AsRef<Path>,
+        target: impl AsRef<Path>,
+        options: FileOptions,
+    ) -> Result<()> {
+        let sealer = self.file_sealer(context).await?;
+        sealer.seal_path(source.as_ref(), target.as_ref(), options).await.map_err(|e| self.explain(e, "seal file"))
+    }
+
+    /// Opens the sealed file `source` into `target`, replacing what is there, whole or not at all; see
+    /// [`FileOpener::open_path`]. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// `Malformed` if `source` is no sealed file; as [`Self::file_opener`] and [`FileOpener::open_path_blocking`].
+    pub async fn open_file(
+        &self,
+        context: &[Field<'_>],
+        source: impl AsRef<Path>,
+        target: impl AsRef<Path>,
+        options: FileOptions,
+    ) -> Result<()> {
+        let (source, target) = (source.as_ref(), target.as_ref());
+        let head = FileHead::read_path(source).await.map_err(|e| self.explain(e, "open file"))?;
+        let opener = self.file_opener(context, &head).await?;
+        opener.open_path(source, target, options).await.map_err(|e| self.explain(e, "open file"))
+    }
+}

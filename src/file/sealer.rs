@@ -1,0 +1,113 @@
+//! What seals one file.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::io::AsyncWrite;
+
+use crate::error::{Error, Result};
+use crate::file::async_writer::AsyncSealWriter;
+use crate::file::seal_stream::SealStream;
+use crate::file::seal_writer::SealWriter;
+use crate::format::chunk::Encryptor;
+use crate::format::file::FileHead;
+use crate::format::layout::{CHUNK_LEN, FileLayout, SEALED_CHUNK_LEN};
+use crate::format::stream::StreamSealer;
+
+/// Seals one file, of 0 bytes to 4 PiB - 1.
+///
+/// It has looked its key up and drawn the file's salt; everything from here on needs neither KMS nor store. It holds the
+/// key of this file alone. Every method that seals consumes it, and it cannot be cloned, so that a salt serves one file:
+///
+/// ```compile_fail
+/// fn twice(sealer: strongroom::FileSealer) { sealer.seal_bytes(b"one"); sealer.seal_bytes(b"two"); }
+/// ```
+/// ```compile_fail
+/// fn fork(sealer: &strongroom::FileSealer) -> strongroom::FileSealer { sealer.clone() }
+/// ```
+///
+/// A sealed file is longer than its plaintext by 99 bytes, the region's name, and 16 bytes for each started 16 KiB.
+pub struct FileSealer {
+    head: FileHead,
+    encryptor: Encryptor,
+}
+
+impl FileSealer {
+    pub(crate) fn new((head, encryptor): (FileHead, Encryptor)) -> Self {
+        Self { head, encryptor }
+    }
+
+    pub(crate) fn into_parts(self) -> (FileHead, Encryptor) {
+        (self.head, self.encryptor)
+    }
+
+    /// The head that the file will have.
+    pub fn head(&self) -> &FileHead {
+        &self.head
+    }
+
+    /// The arithmetic of the file, for announcing its length before it is sealed.
+    pub fn layout(&self) -> FileLayout {
+        self.head.layout()
+    }
+
+    /// Seals a file that is wholly in memory.
+    ///
+    /// # Errors
+    /// `Limit` if the sealed file does not fit into memory.
+    pub fn seal_bytes(self, plaintext: &[u8]) -> Result<Vec<u8>> {
+        let sealed_len = self.layout().sealed_len(plaintext.len() as u64)?;
+        let sealed_len = usize::try_from(sealed_len).map_err(|_| Error::limit("the file does not fit into memory"))?;
+        let mut out = vec![0; sealed_len];
+        self.seal_to(plaintext, &mut out)?;
+        Ok(out)
+    }
+
+    /// [`Self::seal_bytes`] into a buffer of the caller's, which has exactly the length of the sealed file
+    /// ([`FileLayout::sealed_len`]).
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it has not.
+    pub fn seal_bytes_into(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+        if self.layout().sealed_len(plaintext.len() as u64)? != out.len() as u64 {
+            return Err(Error::invalid("the buffer has another length than the sealed file"));
+        }
+        self.seal_to(plaintext, out)
+    }
+
+    fn seal_to(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+        const LENGTH: &str = "the buffer has another length than the sealed file";
+        let wrong = || Error::invalid(LENGTH);
+        let mut encryptor = self.encryptor;
+        let (head, chunks) = out.split_at_mut_checked(self.head.as_bytes().len()).ok_or_else(wrong)?;
+        head.copy_from_slice(self.head.as_bytes());
+        let full = plaintext.len() / CHUNK_LEN;
+        let (full_text, last_text) = plaintext.split_at_checked(full * CHUNK_LEN).ok_or_else(wrong)?;
+        let (full_chunks, last_chunk) = chunks.split_at_mut_checked(full * SEALED_CHUNK_LEN).ok_or_else(wrong)?;
+        encryptor.turn(full)?.seal_from(full_text, full_chunks)?;
+        encryptor.finish().seal_from(last_text, last_chunk)
+    }
+
+    /// Seals what is written to the returned writer, and writes the sealed file to `writer`.
+    pub fn writer<W: Write>(self, writer: W) -> SealWriter<W> {
+        SealWriter::new(self.into_stream(), writer)
+    }
+
+    /// Seals what is written to the returned writer, and writes the sealed file to `writer`.
+    pub fn async_writer<W: AsyncWrite + Unpin>(self, writer: W) -> AsyncSealWriter<W> {
+        AsyncSealWriter::new(self.into_stream(), writer)
+    }
+
+    /// The sealed file of a stream of plaintext, as a stream: for HTTP bodies and object stores.
+    pub fn stream<S, E>(self, plaintext: S) -> SealStream<S>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+    {
+        SealStream::new(self.into_stream(), plaintext)
+    }
+
+    fn into_stream(self) -> StreamSealer {
+        StreamSealer::new(self.encryptor, self.head.as_bytes())
+    }
+}

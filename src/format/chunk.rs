@@ -1,0 +1,282 @@
+//! The chunk state machine of files (c2sp.org/chunked-encryption, "Message chunking" and "AEAD usage"), in place.
+//!
+//! "The message is split into chunks of 16 KiB, except the final chunk which MUST be shorter than 16 KiB, and MAY be
+//! empty." So there is one chunking for each length, a full chunk is never the last, and an opener that misses the short
+//! one knows that the file was truncated.
+//!
+//! An [`Encryptor`] gives every chunk number out once, as a [`Turn`] or the [`LastTurn`], which can be sealed on any
+//! thread but only once: none of the three can be cloned, and sealing consumes. A *block* is some full chunks one after
+//! the other, each with room for its tag, so that it is read, sealed in place, and written in one piece.
+
+use std::sync::Arc;
+
+use crate::crypto::aead::{Refused, TAG_LEN};
+use crate::crypto::chunked::{OpenKey, SealKey};
+use crate::error::{Error, Result};
+use crate::format::layout::{CHUNK_LEN, MAX_CHUNKS, SEALED_CHUNK_LEN};
+
+/// Seals one file, from its first chunk to its last. Move-only: a file cannot be sealed twice from the middle.
+pub(crate) struct Encryptor {
+    key: Arc<SealKey>,
+    next: u64,
+}
+
+/// Full chunks whose numbers have been given out to be sealed once.
+pub(crate) struct Turn {
+    key: Arc<SealKey>,
+    first: u64,
+    chunks: u64,
+}
+
+/// The last chunk, to be sealed once.
+pub(crate) struct LastTurn {
+    key: Arc<SealKey>,
+    number: u64,
+}
+
+impl Encryptor {
+    pub(crate) fn new(key: SealKey) -> Self {
+        Self { key: Arc::new(key), next: 0 }
+    }
+
+    /// What stands before the first chunk: salt and commitment.
+    pub(crate) fn prefix(&self) -> impl Iterator<Item = u8> + '_ {
+        self.key.salt().iter().chain(self.key.commitment()).copied()
+    }
+
+    /// Gives out the numbers of the next `chunks` full chunks.
+    ///
+    /// # Errors
+    /// `Limit` if no number would be left for the last chunk: "If the chunk counter reaches or exceeds 2^38 while
+    /// encrypting or decrypting, implementations MUST abort."
+    pub(crate) fn turn(&mut self, chunks: usize) -> Result<Turn> {
+        let first = self.next;
+        let next = first.checked_add(chunks as u64).filter(|next| *next < MAX_CHUNKS);
+        self.next = next.ok_or_else(too_long)?;
+        Ok(Turn { key: Arc::clone(&self.key), first, chunks: chunks as u64 })
+    }
+
+    /// Ends the file: only its last chunk is left to seal.
+    pub(crate) fn finish(self) -> LastTurn {
+        LastTurn { key: self.key, number: self.next }
+    }
+
+    /// As if `next` full chunks had been sealed.
+    #[cfg(test)]
+    pub(crate) fn at(mut self, next: u64) -> Self {
+        self.next = next;
+        self
+    }
+}
+
+fn too_long() -> Error {
+    Error::limit("a file has at most 2^38 chunks of 16 KiB")
+}
+
+/// A length that the floors above never pass.
+fn wrong_length() -> Error {
+    Error::invalid("a block consists of whole chunks, and a last chunk is short")
+}
+
+fn seal_chunk(key: &SealKey, number: u64, chunk: &mut [u8]) -> Result<()> {
+    let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(wrong_length)?;
+    *tag = key.seal(number, text).map_err(|Refused| backend_refused())?;
+    Ok(())
+}
+
+/// Seals `text` into `chunk`, which has 16 bytes more.
+fn seal_chunk_from(key: &SealKey, number: u64, text: &[u8], chunk: &mut [u8]) -> Result<()> {
+    let (to, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(wrong_length)?;
+    *tag = key.seal_from(number, text, to).map_err(|Refused| backend_refused())?;
+    Ok(())
+}
+
+fn backend_refused() -> Error {
+    Error::limit("the cipher backend refused to seal a chunk")
+}
+
+impl Turn {
+    /// Seals `text`, which consists of full chunks, into `block`.
+    pub(crate) fn seal_from(self, text: &[u8], block: &mut [u8]) -> Result<()> {
+        let chunks = text.chunks_exact(CHUNK_LEN).zip(block.chunks_exact_mut(SEALED_CHUNK_LEN));
+        if chunks.len() as u64 != self.chunks {
+            return Err(wrong_length());
+        }
+        (self.first..)
+            .zip(chunks)
+            .try_for_each(|(number, (text, chunk))| seal_chunk_from(&self.key, number, text, chunk))
+    }
+
+    /// Seals `block` in place: for each chunk 16 384 bytes of plaintext, then 16 bytes of room for the tag.
+    pub(crate) fn seal(self, block: &mut [u8]) -> Result<()> {
+        if block.len() as u64 != self.chunks * SEALED_CHUNK_LEN as u64 {
+            return Err(wrong_length());
+        }
+        (self.first..)
+            .zip(block.chunks_exact_mut(SEALED_CHUNK_LEN))
+            .try_for_each(|(number, chunk)| seal_chunk(&self.key, number, chunk))
+    }
+}
+
+impl LastTurn {
+    /// Seals `text`, of less than 16 384 bytes, into `chunk`, which has 16 bytes more.
+    pub(crate) fn seal_from(self, text: &[u8], chunk: &mut [u8]) -> Result<()> {
+        if chunk.len() >= SEALED_CHUNK_LEN {
+            return Err(wrong_length());
+        }
+        seal_chunk_from(&self.key, self.number, text, chunk)
+    }
+
+    /// Seals the last chunk in place: less than 16 384 bytes of plaintext, then 16 bytes of room for the tag.
+    pub(crate) fn seal(self, chunk: &mut [u8]) -> Result<()> {
+        if chunk.len() >= SEALED_CHUNK_LEN {
+            return Err(wrong_length());
+        }
+        seal_chunk(&self.key, self.number, chunk)
+    }
+}
+
+/// Opens the chunks of one file, in any order and on any thread; the commitment has been checked.
+#[derive(Clone)]
+pub(crate) struct Decryptor(Arc<OpenKey>);
+
+impl Decryptor {
+    pub(crate) fn new(key: OpenKey) -> Self {
+        Self(Arc::new(key))
+    }
+
+    /// Opens the full chunks of `block` in place, numbered from `first`. Their plaintext stays where it was, 16 384 bytes
+    /// of every 16 400.
+    ///
+    /// # Errors
+    /// `Unopenable` if any of them does not open or there can be no such chunk; then that one is wiped.
+    pub(crate) fn open_block(&self, first: u64, block: &mut [u8]) -> Result<()> {
+        if !block.len().is_multiple_of(SEALED_CHUNK_LEN) {
+            return Err(wrong_length());
+        }
+        // The last number belongs to a short chunk.
+        let chunks = (block.len() / SEALED_CHUNK_LEN) as u64;
+        if first.checked_add(chunks).is_none_or(|end| end >= MAX_CHUNKS) {
+            return Err(Error::unopenable());
+        }
+        (first..)
+            .zip(block.chunks_exact_mut(SEALED_CHUNK_LEN))
+            .try_for_each(|(number, chunk)| self.open_chunk(number, chunk))
+    }
+
+    /// Opens the last chunk in place and returns the length of its plaintext. Whoever has opened it knows that the file
+    /// ends here: "the final chunk [...] MUST be shorter than 16 KiB".
+    ///
+    /// # Errors
+    /// `Unopenable` if it does not open, is full, or is shorter than a tag.
+    pub(crate) fn open_last(&self, number: u64, chunk: &mut [u8]) -> Result<usize> {
+        if number >= MAX_CHUNKS || chunk.len() >= SEALED_CHUNK_LEN {
+            return Err(Error::unopenable());
+        }
+        self.open_chunk(number, chunk)?;
+        Ok(chunk.len() - TAG_LEN)
+    }
+
+    /// Opens the whole file that `chunks` are into `text`, which has the length of its plaintext.
+    ///
+    /// # Errors
+    /// `Unopenable` if any chunk does not open, or the lengths are no sealed file's.
+    pub(crate) fn open_all(&self, chunks: &[u8], text: &mut [u8]) -> Result<()> {
+        let full = chunks.len() / SEALED_CHUNK_LEN;
+        let (sealed, last) = chunks.split_at_checked(full * SEALED_CHUNK_LEN).ok_or_else(Error::unopenable)?;
+        let (texts, last_text) = text.split_at_mut_checked(full * CHUNK_LEN).ok_or_else(Error::unopenable)?;
+        let pairs = sealed.chunks_exact(SEALED_CHUNK_LEN).zip(texts.chunks_exact_mut(CHUNK_LEN));
+        (0..).zip(pairs).try_for_each(|(number, (chunk, text))| self.open_chunk_from(number, chunk, text))?;
+        self.open_chunk_from(full as u64, last, last_text)
+    }
+
+    fn open_chunk_from(&self, number: u64, chunk: &[u8], text: &mut [u8]) -> Result<()> {
+        let (sealed, tag) = chunk.split_last_chunk::<TAG_LEN>().ok_or_else(Error::unopenable)?;
+        self.0.open_from(number, sealed, text, tag).map_err(|Refused| Error::unopenable())
+    }
+
+    fn open_chunk(&self, number: u64, chunk: &mut [u8]) -> Result<()> {
+        let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(Error::unopenable)?;
+        self.0.open(number, text, tag).map_err(|Refused| Error::unopenable())
+    }
+}
+
+/// Bytes of plaintext that a block of `sealed` bytes holds, a short last chunk included.
+pub(crate) fn plain_part(sealed: usize) -> usize {
+    sealed / SEALED_CHUNK_LEN * CHUNK_LEN + (sealed % SEALED_CHUNK_LEN).saturating_sub(TAG_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::aead::Backend;
+    use crate::crypto::secret::Secret;
+    use crate::crypto::suite::Suite;
+    use crate::error::ErrorKind;
+
+    fn pair(suite: Suite) -> (Encryptor, Decryptor) {
+        let input = || Secret::take(&mut [1; 32]);
+        let seal = SealKey::draw(Backend::DEFAULT, suite, &input(), b"c").unwrap();
+        let open = OpenKey::verified(Backend::DEFAULT, suite, &input(), seal.salt(), seal.commitment(), b"c").unwrap();
+        (Encryptor::new(seal), Decryptor::new(open))
+    }
+
+    fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
+        result.err().map(|e| e.kind())
+    }
+
+    #[test]
+    fn the_counter_ends_at_2_to_the_38() {
+        for suite in Suite::ALL {
+            let (encryptor, decryptor) = pair(suite);
+            let mut encryptor = encryptor.at(MAX_CHUNKS - 2);
+            let mut block = vec![5; SEALED_CHUNK_LEN];
+            encryptor.turn(1).unwrap().seal(&mut block).unwrap();
+            decryptor.open_block(MAX_CHUNKS - 2, &mut block).unwrap();
+            // One number is left, for the last chunk.
+            assert_eq!(kind(encryptor.turn(1)), Some(ErrorKind::Limit));
+            assert_eq!(kind(encryptor.turn(usize::MAX)), Some(ErrorKind::Limit));
+            let mut last = vec![6; 20];
+            encryptor.finish().seal(&mut last).unwrap();
+            assert_eq!(decryptor.open_last(MAX_CHUNKS - 1, &mut last).unwrap(), 4);
+            for number in [MAX_CHUNKS - 1, MAX_CHUNKS, u64::MAX] {
+                assert_eq!(kind(decryptor.open_block(number, &mut block)), Some(ErrorKind::Unopenable));
+            }
+            for number in [MAX_CHUNKS, u64::MAX] {
+                assert_eq!(kind(decryptor.open_last(number, &mut last)), Some(ErrorKind::Unopenable));
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_last_chunk_is_refused_even_if_honestly_sealed() {
+        let (mut encryptor, decryptor) = pair(Suite::Aes256Gcm);
+        let mut chunk = vec![5; SEALED_CHUNK_LEN];
+        encryptor.turn(1).unwrap().seal(&mut chunk).unwrap();
+        assert_eq!(kind(decryptor.open_last(0, &mut chunk.clone())), Some(ErrorKind::Unopenable));
+        decryptor.open_block(0, &mut chunk).unwrap();
+        assert_eq!(kind(encryptor.finish().seal(&mut chunk)), Some(ErrorKind::InvalidArgument));
+    }
+
+    #[test]
+    fn a_refused_chunk_holds_no_plaintext() {
+        let (mut encryptor, decryptor) = pair(Suite::Aes256Gcm);
+        let mut block = vec![5; 2 * SEALED_CHUNK_LEN];
+        encryptor.turn(2).unwrap().seal(&mut block).unwrap();
+        block[SEALED_CHUNK_LEN + 7] ^= 1;
+        assert!(decryptor.open_block(0, &mut block).is_err());
+        assert!(block[SEALED_CHUNK_LEN..2 * SEALED_CHUNK_LEN - TAG_LEN].iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn a_turn_takes_a_block_of_its_own_length_only() {
+        let (mut encryptor, decryptor) = pair(Suite::Aes256Gcm);
+        for len in [0, SEALED_CHUNK_LEN, 2 * SEALED_CHUNK_LEN - 1, 3 * SEALED_CHUNK_LEN] {
+            let refused = encryptor.turn(2).unwrap().seal(&mut vec![0; len]);
+            assert_eq!(kind(refused), Some(ErrorKind::InvalidArgument), "{len}");
+        }
+        assert_eq!(kind(decryptor.open_block(0, &mut [0; 20])), Some(ErrorKind::InvalidArgument));
+        assert_eq!(kind(decryptor.open_last(0, &mut [0; 15])), Some(ErrorKind::Unopenable));
+        assert_eq!(kind(encryptor.finish().seal(&mut [0; 15])), Some(ErrorKind::InvalidArgument));
+    }
+}

@@ -1,0 +1,231 @@
+//! Streams over the chunk state machine: bytes in slices of any length on one side, sealed chunks on the other. No I/O:
+//! an adapter asks for [`space`](StreamSealer::space), fills it, and takes the [`output`](StreamSealer::output).
+//!
+//! Both directions keep one buffer of a few chunks, sealed or opened in place and wiped at the end.
+
+use crate::crypto::aead::TAG_LEN;
+use crate::crypto::wiped::Wiped;
+use crate::error::{Error, Result};
+use crate::format::chunk::{Decryptor, Encryptor};
+use crate::format::layout::{CHUNK_LEN, SEALED_CHUNK_LEN};
+
+/// Chunks that a stream collects before it asks its adapter to write them: 64 KiB.
+const CHUNKS: usize = 4;
+
+/// Bytes waiting to be taken out of a buffer, in order.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    start: usize,
+    end: usize,
+}
+
+impl Waiting {
+    fn of(self, buffer: &[u8]) -> &[u8] {
+        buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    fn take(&mut self, len: usize) {
+        self.start = self.start.saturating_add(len).min(self.end);
+    }
+
+    fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// Seals plaintext given in slices of any length.
+pub(crate) struct StreamSealer {
+    encryptor: Encryptor,
+    /// Sealed bytes that wait to be taken, then the chunk that is being filled, then free room.
+    buffer: Wiped,
+    waiting: Waiting,
+    /// Bytes of plaintext in the chunk being filled, always less than a full chunk.
+    filled: usize,
+}
+
+/// The sealed end of a file, waiting to be taken.
+pub(crate) struct SealedEnd {
+    buffer: Wiped,
+    waiting: Waiting,
+}
+
+impl StreamSealer {
+    /// `head` is put out before the first chunk.
+    pub(crate) fn new(encryptor: Encryptor, head: &[u8]) -> Self {
+        // The tag of an empty last chunk always finds room behind the others.
+        let mut buffer = Wiped::zeroed(head.len() + CHUNKS * SEALED_CHUNK_LEN + TAG_LEN);
+        for (to, from) in buffer.iter_mut().zip(head) {
+            *to = *from;
+        }
+        Self { encryptor, buffer, waiting: Waiting { start: 0, end: head.len() }, filled: 0 }
+    }
+
+    /// Where the next plaintext goes. Empty only when output must be taken first.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        if self.waiting.is_empty() && self.filled == 0 {
+            self.waiting = Waiting::default();
+        }
+        let chunk = self.waiting.end;
+        if chunk + SEALED_CHUNK_LEN + TAG_LEN > self.buffer.len() {
+            return &mut [];
+        }
+        self.buffer.get_mut(chunk + self.filled..chunk + CHUNK_LEN).unwrap_or_default()
+    }
+
+    /// Says that `len` bytes of the space have been filled; seals the chunk if that completes it.
+    ///
+    /// # Errors
+    /// `Limit` beyond 2^38 chunks.
+    pub(crate) fn fill(&mut self, len: usize) -> Result<()> {
+        self.filled = self.filled.saturating_add(len).min(CHUNK_LEN);
+        if self.filled < CHUNK_LEN {
+            return Ok(());
+        }
+        let end = self.waiting.end + SEALED_CHUNK_LEN;
+        let chunk = self.buffer.get_mut(self.waiting.end..end).unwrap_or_default();
+        self.encryptor.turn(1)?.seal(chunk)?;
+        self.waiting.end = end;
+        self.filled = 0;
+        Ok(())
+    }
+
+    /// Sealed bytes to put out.
+    pub(crate) fn output(&self) -> &[u8] {
+        self.waiting.of(&self.buffer)
+    }
+
+    /// Says that the first `len` bytes of the output have been put out.
+    pub(crate) fn take(&mut self, len: usize) {
+        self.waiting.take(len);
+    }
+
+    /// Seals the last chunk. What is left to put out includes earlier output that was not taken.
+    pub(crate) fn finish(mut self) -> Result<SealedEnd> {
+        let end = self.waiting.end + self.filled + TAG_LEN;
+        let chunk = self.buffer.get_mut(self.waiting.end..end).unwrap_or_default();
+        self.encryptor.finish().seal(chunk)?;
+        Ok(SealedEnd { buffer: self.buffer, waiting: Waiting { start: self.waiting.start, end } })
+    }
+}
+
+impl SealedEnd {
+    /// Sealed bytes to put out; nothing is left when empty.
+    pub(crate) fn output(&self) -> &[u8] {
+        self.waiting.of(&self.buffer)
+    }
+
+    /// Says that the first `len` bytes of the output have been put out.
+    pub(crate) fn take(&mut self, len: usize) {
+        self.waiting.take(len);
+    }
+}
+
+/// Opens the chunks of a file, given in slices of any length from the first chunk on. It releases a chunk's plaintext
+/// once that chunk is verified, and says that it has ended once the last one is.
+pub(crate) struct StreamOpener {
+    decryptor: Decryptor,
+    /// Sealed chunks as they come; those before `chunk` are opened.
+    buffer: Wiped,
+    received: usize,
+    /// Where the first chunk that is not opened yet starts.
+    chunk: usize,
+    number: u64,
+    waiting: Waiting,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Ended,
+    Refused,
+}
+
+impl StreamOpener {
+    pub(crate) fn new(decryptor: Decryptor) -> Self {
+        Self {
+            decryptor,
+            buffer: Wiped::zeroed(CHUNKS * SEALED_CHUNK_LEN),
+            received: 0,
+            chunk: 0,
+            number: 0,
+            waiting: Waiting::default(),
+            state: State::Open,
+        }
+    }
+
+    /// Where the next sealed bytes go. Empty only when output must be taken first, or after the end.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        if self.state != State::Open {
+            return &mut [];
+        }
+        if self.waiting.is_empty() && self.chunk == self.received {
+            (self.chunk, self.received) = (0, 0);
+        }
+        self.buffer.get_mut(self.received..).unwrap_or_default()
+    }
+
+    /// Says that `len` bytes of the space have been filled.
+    pub(crate) fn fill(&mut self, len: usize) {
+        self.received = self.received.saturating_add(len).min(self.buffer.len());
+    }
+
+    /// Verified plaintext to take; empty when more sealed bytes are needed or the file has ended. Opens the next chunk
+    /// when the one before is taken.
+    ///
+    /// # Errors
+    /// `Unopenable`, and then at every further call.
+    pub(crate) fn output(&mut self) -> Result<&[u8]> {
+        if self.state == State::Refused {
+            return Err(Error::unopenable());
+        }
+        let end = self.chunk + SEALED_CHUNK_LEN;
+        if self.waiting.is_empty() && end <= self.received {
+            let chunk = self.buffer.get_mut(self.chunk..end).unwrap_or_default();
+            if let Err(refused) = self.decryptor.open_block(self.number, chunk) {
+                return Err(self.refuse(refused));
+            }
+            self.waiting = Waiting { start: self.chunk, end: self.chunk + CHUNK_LEN };
+            self.chunk = end;
+            self.number += 1;
+        }
+        Ok(self.waiting.of(&self.buffer))
+    }
+
+    /// Says that the first `len` bytes of the output have been taken.
+    pub(crate) fn take(&mut self, len: usize) {
+        self.waiting.take(len);
+    }
+
+    /// Whether the last chunk has been verified: then the plaintext put out is the whole file.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Says that no more sealed bytes come; opens the last chunk. To be called when [`Self::output`] is empty.
+    ///
+    /// # Errors
+    /// `Unopenable` if the file was truncated or its last chunk does not open.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        if self.state == State::Ended {
+            return Ok(());
+        }
+        let last = self.buffer.get_mut(self.chunk..self.received).unwrap_or_default();
+        let opened = self.decryptor.open_last(self.number, last);
+        match opened {
+            Ok(len) if self.state == State::Open && self.waiting.is_empty() => {
+                self.waiting = Waiting { start: self.chunk, end: self.chunk + len };
+                self.state = State::Ended;
+                Ok(())
+            }
+            Ok(_) => Err(self.refuse(Error::unopenable())),
+            Err(refused) => Err(self.refuse(refused)),
+        }
+    }
+
+    fn refuse(&mut self, refused: Error) -> Error {
+        self.state = State::Refused;
+        self.waiting = Waiting::default();
+        refused
+    }
+}
