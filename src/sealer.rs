@@ -9,7 +9,7 @@ use crate::crypto::secret::Plaintext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
 use crate::format::header::Header;
-use crate::format::message::{Envelope, OVERHEAD};
+use crate::format::message::{self, OVERHEAD};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::scope::Scope;
 use crate::key::tenant::TenantRecord;
@@ -218,9 +218,9 @@ impl ScopeHandle {
 
     /// Opens with a key in hand.
     pub(crate) fn open_in_hand(&self, context: &[Field<'_>], envelope: &[u8]) -> InHand<Plaintext> {
-        match Envelope::parse(envelope) {
-            Ok(parsed) => {
-                let opened = self.with_key_in_hand(&parsed.header, |key| key.key.open(&parsed, context));
+        match self.named_key(envelope) {
+            Ok(key_id) => {
+                let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open(envelope, context));
                 self.unless_elsewhere(opened, envelope)
             }
             Err(e) => InHand::Done(Err(e)),
@@ -229,21 +229,26 @@ impl ScopeHandle {
 
     pub(crate) fn open_with(&self, key: &CachedKey, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
         self.check_scope(key)?;
-        key.key.open(&Envelope::parse(envelope)?, context)
+        key.key.open(envelope, context)
     }
 
     /// Opens in place with a key in hand, and says where in `envelope` the plaintext is.
     pub(crate) fn open_in_place_in_hand(&self, context: &[Field<'_>], envelope: &mut [u8]) -> InHand<Range<usize>> {
-        let key_id = match Header::read(envelope) {
-            Ok((header, _)) => KeyId::from_bytes(*header.key_id()),
-            Err(e) => return InHand::Done(Err(e)),
-        };
-        let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open_in_place(envelope, context));
-        self.unless_elsewhere(opened, envelope)
+        match self.named_key(envelope) {
+            Ok(key_id) => {
+                let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open_in_place(envelope, context));
+                self.unless_elsewhere(opened, envelope)
+            }
+            Err(e) => InHand::Done(Err(e)),
+        }
     }
 
-    fn with_key_in_hand<T>(&self, header: &Header<'_>, work: impl FnOnce(&CachedKey) -> Result<T>) -> InHand<T> {
-        self.with_key_id_in_hand(&KeyId::from_bytes(*header.key_id()), work)
+    /// Which key an envelope names. The slot's key knows its header by its bytes; others are parsed.
+    fn named_key(&self, envelope: &[u8]) -> Result<KeyId> {
+        match &*self.slot.slot().current.load() {
+            Some(key) if key.key.is_named_by(envelope) => Ok(*key.key.key_id()),
+            _ => Header::read(envelope).map(|(header, _)| KeyId::from_bytes(*header.key_id())),
+        }
     }
 
     /// Runs `work` with the key of that id, if it is in hand and of this scope. First the slot's, then the cache's.
@@ -292,7 +297,7 @@ impl ScopeHandle {
 
     /// Loads the key that opens `envelope`.
     async fn load_for(&self, envelope: &[u8]) -> Result<Arc<CachedKey>> {
-        let key_id = KeyId::from_bytes(*Envelope::parse(envelope)?.header.key_id());
+        let key_id = KeyId::from_bytes(*message::parse(envelope)?.0.key_id());
         self.load_opening(&key_id).await
     }
 

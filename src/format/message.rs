@@ -25,32 +25,38 @@ pub(crate) fn associated_data_prefix(header: &[u8], tenant: &str) -> Result<Vec<
     associated_data::prefix(LABEL, header, tenant)
 }
 
-/// A parsed message envelope, borrowing its bytes.
+/// What stands behind the header of a message envelope, borrowing its bytes.
 #[derive(Clone, Copy)]
-pub(crate) struct Envelope<'a> {
-    pub(crate) header: Header<'a>,
-    /// The bytes that `header` was read from.
-    pub(crate) header_bytes: &'a [u8],
+pub(crate) struct Body<'a> {
     pub(crate) nonce: &'a [u8; NONCE_LEN],
     pub(crate) ciphertext: &'a [u8],
     pub(crate) tag: &'a [u8; TAG_LEN],
 }
 
-impl<'a> Envelope<'a> {
-    /// Reads a whole message envelope. Allocates nothing.
+const SHORT: &str = "a message envelope ends before its tag";
+
+/// Reads a whole message envelope. Allocates nothing.
+///
+/// # Errors
+/// `Malformed` if it is none, or holds more than 16 MiB.
+pub(crate) fn parse(envelope: &[u8]) -> Result<(Header<'_>, Body<'_>)> {
+    let (header, len) = Header::read(envelope)?;
+    let body = envelope.get(len..).ok_or_else(|| Error::malformed(SHORT))?;
+    Ok((header, Body::parse(body)?))
+}
+
+impl<'a> Body<'a> {
+    /// Reads what stands behind the header.
     ///
     /// # Errors
-    /// `Malformed` if it is none, or holds more than 16 MiB.
+    /// `Malformed` if it is too short or holds more than 16 MiB.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
-        const SHORT: &str = "a message envelope ends before its tag";
-        let (header, len) = Header::read(bytes)?;
-        let (header_bytes, body) = bytes.split_at_checked(len).ok_or_else(|| Error::malformed(SHORT))?;
-        let (nonce, rest) = body.split_first_chunk().ok_or_else(|| Error::malformed(SHORT))?;
+        let (nonce, rest) = bytes.split_first_chunk().ok_or_else(|| Error::malformed(SHORT))?;
         let (ciphertext, tag) = rest.split_last_chunk().ok_or_else(|| Error::malformed(SHORT))?;
         if ciphertext.len() > MAX_MESSAGE {
             return Err(Error::malformed("a message envelope holds at most 16 MiB"));
         }
-        Ok(Self { header, header_bytes, nonce, ciphertext, tag })
+        Ok(Self { nonce, ciphertext, tag })
     }
 }
 
@@ -73,10 +79,10 @@ mod tests {
         let header = Header::encode(Suite::Aes256Gcm, "eu", &[1; 32]).unwrap();
         let bytes = [&header[..], &[2; 24], &[3; 5], &[4; 16]].concat();
         assert_eq!(bytes.len(), OVERHEAD + 2 + 5);
-        let envelope = Envelope::parse(&bytes).unwrap();
-        assert_eq!((envelope.nonce, envelope.ciphertext, envelope.tag), (&[2; 24], &[3; 5][..], &[4; 16]));
+        let (_, body) = parse(&bytes).unwrap();
+        assert_eq!((body.nonce, body.ciphertext, body.tag), (&[2; 24], &[3; 5][..], &[4; 16]));
         for len in 0..bytes.len() - 5 {
-            assert!(Envelope::parse(&bytes[..len]).is_err(), "{len}");
+            assert!(parse(&bytes[..len]).is_err(), "{len}");
         }
     }
 
@@ -96,8 +102,8 @@ mod tests {
     fn sixteen_mebibytes_and_no_more() {
         let header = Header::encode(Suite::Aes256Gcm, "eu", &[1; 32]).unwrap();
         let mut bytes = [&header[..], &vec![0; 24 + MAX_MESSAGE + 16]].concat();
-        assert!(Envelope::parse(&bytes).is_ok());
+        assert!(parse(&bytes).is_ok());
         bytes.push(0);
-        assert!(Envelope::parse(&bytes).is_err());
+        assert!(parse(&bytes).is_err());
     }
 }

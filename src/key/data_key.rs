@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::associated_data::AssociatedData;
 use crate::format::context::Field;
 use crate::format::header::Header;
-use crate::format::message::{self, Envelope};
+use crate::format::message::{self, Body};
 use crate::key::file_key::FileKey;
 use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
@@ -133,14 +133,20 @@ impl LoadedKey {
         Ok([&self.header[..], nonce, &text, &tag].concat())
     }
 
-    /// Opens a parsed envelope into a buffer of its own.
+    /// Whether `envelope` starts with this key's header, and so names this key.
+    pub(crate) fn is_named_by(&self, envelope: &[u8]) -> bool {
+        envelope.starts_with(&self.header)
+    }
+
+    /// Opens an envelope into a buffer of its own.
     ///
     /// # Errors
-    /// `Unopenable`, whatever the reason; `InvalidArgument` or `Limit` for a context that could not have been sealed.
-    pub(crate) fn open(&self, envelope: &Envelope<'_>, context: &[Field<'_>]) -> Result<Plaintext> {
-        self.check_header(envelope)?;
-        let mut text = Plaintext::new(envelope.ciphertext.to_vec());
-        self.decrypt(envelope.nonce, envelope.tag, context, text.bytes_mut())?;
+    /// `Malformed` if it is none; `Unopenable`, whatever the reason; `InvalidArgument` or `Limit` for a context that could
+    /// not have been sealed.
+    pub(crate) fn open(&self, envelope: &[u8], context: &[Field<'_>]) -> Result<Plaintext> {
+        let body = self.body(envelope)?;
+        let mut text = Plaintext::new(body.ciphertext.to_vec());
+        self.decrypt(body.nonce, body.tag, context, text.bytes_mut())?;
         Ok(text)
     }
 
@@ -148,21 +154,24 @@ impl LoadedKey {
     /// ciphertext part of the buffer is overwritten.
     ///
     /// # Errors
-    /// As [`Self::open`], and `Malformed`.
-    pub(crate) fn open_in_place(&self, bytes: &mut [u8], context: &[Field<'_>]) -> Result<Range<usize>> {
-        let envelope = Envelope::parse(bytes)?;
-        self.check_header(&envelope)?;
-        let (nonce, tag) = (*envelope.nonce, *envelope.tag);
-        let start = envelope.header_bytes.len() + NONCE_LEN;
-        let place = start..start + envelope.ciphertext.len();
-        let text = bytes.get_mut(place.clone()).ok_or_else(Error::unopenable)?;
+    /// As [`Self::open`].
+    pub(crate) fn open_in_place(&self, envelope: &mut [u8], context: &[Field<'_>]) -> Result<Range<usize>> {
+        let body = self.body(envelope)?;
+        let (nonce, tag) = (*body.nonce, *body.tag);
+        let start = self.header.len() + NONCE_LEN;
+        let place = start..start + body.ciphertext.len();
+        let text = envelope.get_mut(place.clone()).ok_or_else(Error::unopenable)?;
         self.decrypt(&nonce, &tag, context, text)?;
         Ok(place)
     }
 
-    /// Suite, region and key id must be this key's: there is one candidate key and one suite, and no fallback.
-    fn check_header(&self, envelope: &Envelope<'_>) -> Result<()> {
-        if *envelope.header_bytes == *self.header { Ok(()) } else { Err(Error::unopenable()) }
+    /// What stands behind this key's header. Suite, region and key id must be this key's: there is one candidate key and
+    /// one suite, and no fallback. An envelope that starts with the header is not parsed once more.
+    fn body<'a>(&self, envelope: &'a [u8]) -> Result<Body<'a>> {
+        match envelope.strip_prefix(&*self.header) {
+            Some(body) => Body::parse(body),
+            None => message::parse(envelope).and_then(|_| Err(Error::unopenable())),
+        }
     }
 
     fn decrypt(
@@ -238,7 +247,7 @@ mod tests {
     }
 
     fn open(key: &LoadedKey, bytes: &[u8], context: &[Field<'_>]) -> Result<Plaintext> {
-        let opened = key.open(&Envelope::parse(bytes)?, context);
+        let opened = key.open(bytes, context);
         // Both ways of opening agree, always.
         let mut copy = bytes.to_vec();
         let in_place = key.open_in_place(&mut copy, context).map(|place| copy[place].to_vec());

@@ -9,7 +9,7 @@ use crate::crypto::secret::DataKey;
 use crate::crypto::suite::Suite;
 use crate::error::Result;
 use crate::format::context::{CanonicalFields, Field};
-use crate::format::message::Envelope;
+use crate::format::message;
 use crate::key::data_key::LoadedKey;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::kek::KekUri;
@@ -56,7 +56,7 @@ impl BareKey {
     /// # Errors
     /// `Malformed` or `Unopenable`; `InvalidArgument` or `Limit` for a context that could not have been sealed.
     pub fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Vec<u8>> {
-        let opened = self.0.open(&Envelope::parse(envelope)?, context);
+        let opened = self.0.open(envelope, context);
         let mut copy = envelope.to_vec();
         let in_place = self.0.open_in_place(&mut copy, context).map(|place| copy[place].to_vec());
         assert_eq!(opened.as_ref().ok().map(|text| text.to_vec()), in_place.ok(), "open and open_in_place differ");
@@ -85,7 +85,7 @@ pub fn canonical_context(context: &[Field<'_>]) -> Result<Vec<u8>> {
 /// # Errors
 /// `Malformed` if not.
 pub fn parse_envelope(bytes: &[u8]) -> Result<()> {
-    Envelope::parse(bytes).map(|_| ())
+    message::parse(bytes).map(|_| ())
 }
 
 /// Whether `bytes` parse as a canonical context, and if so the bytes that it encodes to again.
