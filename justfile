@@ -19,7 +19,8 @@ doc:
 
 # fuzz one target, e.g. `just fuzz open_message -max_total_time=300`
 fuzz TARGET *ARGS:
-    cargo +nightly fuzz run {{TARGET}} -- {{ARGS}}
+    mkdir -p fuzz/corpus/{{TARGET}}
+    cargo +nightly fuzz run {{TARGET}} fuzz/corpus/{{TARGET}} fuzz/seeds/{{TARGET}} -- {{ARGS}}
 
 # the benches; arguments go to criterion, e.g. `just bench --quick`
 bench *ARGS:

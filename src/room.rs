@@ -113,7 +113,9 @@ impl StrongroomBuilder {
         self
     }
 
-    /// Another clock than the machine's: for tests.
+    /// Another clock than the machine's: for tests and imports. Which period a message falls into is asked when a sealing
+    /// key is loaded, and its end is then counted on the monotonic clock: a step of the wall clock counts from the next load
+    /// on, at the latest after the policy's cache time to live, or at once after `Admin::purge`.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self

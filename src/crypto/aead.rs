@@ -3,7 +3,7 @@
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::ChaCha20Poly1305 as RustChaCha;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::secret::Secret;
 
@@ -58,18 +58,20 @@ pub(crate) struct AeadKey(Repr);
 
 enum Repr {
     RustAes(Box<aes_gcm::Aes256Gcm>),
-    RustChaCha(Box<RustChaCha>),
+    /// Small, and made anew for each message of suite 2: not boxed.
+    RustChaCha(RustChaCha),
     #[cfg(feature = "aws-lc-rs")]
     AwsLc(aws_lc_rs::aead::LessSafeKey),
 }
 
 impl AeadKey {
     /// Expands `key`. Fails only if the backend cannot allocate.
+    #[cfg_attr(not(feature = "aws-lc-rs"), allow(clippy::unnecessary_wraps))] // RustCrypto cannot fail
     pub(crate) fn new(backend: Backend, algorithm: Algorithm, key: &[u8; 32]) -> Result<Self, Refused> {
         Ok(Self(match backend {
             Backend::RustCrypto => match algorithm {
                 Algorithm::Aes256Gcm => Repr::RustAes(Box::new(aes_gcm::Aes256Gcm::new(key.into()))),
-                Algorithm::ChaCha20Poly1305 => Repr::RustChaCha(Box::new(RustChaCha::new(key.into()))),
+                Algorithm::ChaCha20Poly1305 => Repr::RustChaCha(RustChaCha::new(key.into())),
             },
             #[cfg(feature = "aws-lc-rs")]
             Backend::AwsLc => {
@@ -214,8 +216,8 @@ impl BlockKey {
     }
 }
 
-/// HChaCha20 (draft-irtf-cfrg-xchacha-03 section 2.2): the subkey of `key` for the first 16 bytes of a 24-byte nonce.
-pub(crate) fn hchacha20(key: &Secret<32>, nonce: &[u8; 16]) -> Secret<32> {
-    let mut subkey: [u8; 32] = chacha20::hchacha::<chacha20::R20>(key.expose().into(), nonce.into()).into();
-    Secret::take(&mut subkey)
+/// HChaCha20 (draft-irtf-cfrg-xchacha-03 section 2.2): the subkey of `key` for the first 16 bytes of a 24-byte nonce. On
+/// the stack, because suite 2 derives one for each message.
+pub(crate) fn hchacha20(key: &Secret<32>, nonce: &[u8; 16]) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(chacha20::hchacha::<chacha20::R20>(key.expose().into(), nonce.into()).into())
 }

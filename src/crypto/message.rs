@@ -47,7 +47,7 @@ fn xchacha(backend: Backend, key: &Secret<32>, nonce: &[u8; NONCE_LEN]) -> Resul
     let mut tail = [0; 12];
     tail[4..].copy_from_slice(&nonce[16..]);
     let subkey = aead::hchacha20(key, &head);
-    AeadKey::new(backend, Algorithm::ChaCha20Poly1305, subkey.expose()).map(|key| (key, tail))
+    AeadKey::new(backend, Algorithm::ChaCha20Poly1305, &subkey).map(|key| (key, tail))
 }
 
 impl MessageCipher {

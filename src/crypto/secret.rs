@@ -163,8 +163,7 @@ impl fmt::Debug for Plaintext {
 
 impl Drop for Plaintext {
     fn drop(&mut self) {
-        // The whole allocation: an opened buffer is never longer than its length, but a caller's may have been.
-        // As slices: wiping a `Vec` goes byte by byte.
+        // The whole allocation, as slices: zeroize fills those at once, a Vec's bytes one by one.
         self.0.spare_capacity_mut().zeroize();
         self.0.as_mut_slice().zeroize();
     }

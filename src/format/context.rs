@@ -56,24 +56,27 @@ fn put_field(out: &mut impl Sink, (name, value): Field<'_>) -> Result<()> {
     }
 }
 
-/// `fields` in the order of their names' bytes.
-fn sorted<'a>(fields: &[Field<'a>]) -> Result<ArrayVec<Field<'a>, MAX_FIELDS>> {
-    let mut sorted = ArrayVec::new();
+/// Room to sort the fields of a context in, on the stack.
+type Sorted<'a> = ArrayVec<Field<'a>, MAX_FIELDS>;
+
+/// Puts `fields` into `sorted`, which is empty, in the order of their names' bytes.
+fn sort<'a>(fields: &[Field<'a>], sorted: &mut Sorted<'a>) -> Result<()> {
     sorted.try_extend_from_slice(fields).map_err(|_| Error::limit(TOO_MANY))?;
     sorted.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
     if sorted.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
         return Err(Error::invalid(DUPLICATE));
     }
-    Ok(sorted)
+    Ok(())
 }
 
 impl CanonicalFields {
-    /// Encodes `fields`.
+    /// Encodes fields, given in any order.
     ///
     /// # Errors
     /// `InvalidArgument` for an empty or duplicate name, `Limit` beyond the limits of this module.
-    pub(crate) fn new(fields: &[Field<'_>]) -> Result<Self> {
-        let fields = sorted(fields)?;
+    pub(crate) fn new(unsorted: &[Field<'_>]) -> Result<Self> {
+        let mut fields = Sorted::new();
+        sort(unsorted, &mut fields)?;
         let mut bytes = Vec::new();
         let mut pairs = Vec::with_capacity(fields.len());
         for field in &fields {
@@ -141,15 +144,16 @@ impl CanonicalFields {
     /// # Errors
     /// As [`Self::new`], for all fields together.
     pub(crate) fn merge_into(&self, extra: &[Field<'_>], out: &mut impl Sink) -> Result<()> {
-        let extra = sorted(extra)?;
-        let count = usize::from(self.count) + extra.len();
+        let mut fields = Sorted::new();
+        sort(extra, &mut fields)?;
+        let count = usize::from(self.count) + fields.len();
         if count > MAX_FIELDS {
             return Err(Error::limit(TOO_MANY));
         }
         out.put(&[u8::try_from(count).map_err(|_| Error::limit(TOO_MANY))?])?;
         let mut length = 1;
         let mut mine = self.pairs.iter().peekable();
-        for field in &extra {
+        for field in &fields {
             let added = field.0.as_bytes();
             while let Some(pair) = mine.next_if(|pair| self.name(**pair) < added) {
                 length += self.put_pair(*pair, out)?;

@@ -64,7 +64,7 @@ pub(crate) fn check_length(len: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::crypto::suite::Suite;
-    use crate::format::associated_data::MAX_LEN;
+    use crate::format::associated_data::{AssociatedData, MAX_LEN};
     use crate::format::context::CanonicalFields;
 
     #[test]
@@ -86,7 +86,9 @@ mod tests {
         let prefix = associated_data_prefix(&header, &"t".repeat(64)).unwrap();
         let scope = CanonicalFields::new(&[("a", &"x".repeat(512))]).unwrap();
         let rest = "y".repeat(503);
-        assert_eq!(associated_data(&prefix, &scope, &[("b", &rest)]).unwrap().len(), MAX_LEN);
+        let mut aad = AssociatedData::new();
+        associated_data(&mut aad, &prefix, &scope, &[("b", &rest)]).unwrap();
+        assert_eq!(aad.len(), MAX_LEN);
         assert!(associated_data_prefix(&header, &"t".repeat(65)).is_err());
     }
 

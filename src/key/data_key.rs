@@ -12,9 +12,10 @@ use crate::crypto::kdf::{self, Purpose};
 use crate::crypto::message::{MessageCipher, NONCE_LEN, SealFailure};
 use crate::crypto::secret::{DataKey, Plaintext};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::associated_data::AssociatedData;
 use crate::format::context::Field;
 use crate::format::header::Header;
-use crate::format::message::{self, Envelope, OVERHEAD};
+use crate::format::message::{self, Envelope};
 use crate::key::file_key::FileKey;
 use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
@@ -93,9 +94,10 @@ impl LoadedKey {
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
         message::check_length(plaintext.len()).map_err(SealFailure::Failed)?;
-        let aad =
-            message::associated_data(&self.aad_prefix, self.scope.canonical(), context).map_err(SealFailure::Failed)?;
-        out.reserve(self.header.len() + plaintext.len() + OVERHEAD);
+        let mut aad = AssociatedData::new();
+        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)
+            .map_err(SealFailure::Failed)?;
+        out.reserve(self.header.len() + NONCE_LEN + plaintext.len() + TAG_LEN);
         out.extend_from_slice(&self.header);
         let nonce_at = out.len();
         out.extend_from_slice(&[0; NONCE_LEN]);
@@ -124,7 +126,8 @@ impl LoadedKey {
         plaintext: &[u8],
     ) -> Result<Vec<u8>> {
         message::check_length(plaintext.len())?;
-        let aad = message::associated_data(&self.aad_prefix, self.scope.canonical(), context)?;
+        let mut aad = AssociatedData::new();
+        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)?;
         let mut text = plaintext.to_vec();
         let tag = self.cipher.seal_with_nonce(nonce, &aad, &mut text).map_err(|_| Error::unopenable())?;
         Ok([&self.header[..], nonce, &text, &tag].concat())
@@ -169,7 +172,8 @@ impl LoadedKey {
         context: &[Field<'_>],
         in_out: &mut [u8],
     ) -> Result<()> {
-        let aad = message::associated_data(&self.aad_prefix, self.scope.canonical(), context)?;
+        let mut aad = AssociatedData::new();
+        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)?;
         self.cipher.open(nonce, &aad, in_out, tag).map_err(|_| Error::unopenable())
     }
 }

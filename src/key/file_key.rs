@@ -6,7 +6,7 @@ use crate::crypto::kdf::{self, Purpose};
 use crate::crypto::secret::{DataKey, Secret};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
-use crate::format::associated_data;
+use crate::format::associated_data::{self, AssociatedData};
 use crate::format::chunk::{Decryptor, Encryptor};
 use crate::format::context::Field;
 use crate::format::file::{self, FileHead};
@@ -45,15 +45,22 @@ impl FileKey {
     /// # Errors
     /// As the canonical context's; `Unavailable` without randomness.
     pub(crate) fn sealer(&self, context: &[Field<'_>]) -> Result<(FileHead, Encryptor)> {
-        let context = associated_data::complete(&self.context_prefix, self.scope.canonical(), context)?;
+        let context = self.context(context)?;
         self.headed(SealKey::draw(self.backend, self.suite, &self.key, &context)?)
     }
 
     /// The same under a salt of the caller's: for vectors only.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn sealer_with_salt(&self, context: &[Field<'_>], salt: [u8; 24]) -> Result<(FileHead, Encryptor)> {
-        let context = associated_data::complete(&self.context_prefix, self.scope.canonical(), context)?;
+        let context = self.context(context)?;
         self.headed(SealKey::with_salt(self.backend, self.suite, &self.key, salt, &context)?)
+    }
+
+    /// The context input of chunked encryption.
+    fn context(&self, context: &[Field<'_>]) -> Result<AssociatedData> {
+        let mut out = AssociatedData::new();
+        associated_data::complete(&mut out, &self.context_prefix, self.scope.canonical(), context)?;
+        Ok(out)
     }
 
     fn headed(&self, key: SealKey) -> Result<(FileHead, Encryptor)> {
@@ -70,7 +77,7 @@ impl FileKey {
         if *head.header_bytes() != *self.header {
             return Err(Error::unopenable());
         }
-        let context = associated_data::complete(&self.context_prefix, self.scope.canonical(), context)?;
+        let context = self.context(context)?;
         let prefix = head.prefix()?;
         OpenKey::verified(self.backend, self.suite, &self.key, prefix.salt, prefix.commitment, &context)
             .map(Decryptor::new)

@@ -60,7 +60,7 @@ impl KeyId {
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&base16ct::lower::encode_string(&self.0))
+        f.pad(&base16ct::lower::encode_string(&self.0)) // so that {:.8} abbreviates
     }
 }
 

@@ -1,6 +1,5 @@
 //! Periods: how often, by the calendar (UTC), a scope gets a new data key.
 
-use std::fmt;
 use std::time::Duration;
 
 use jiff::civil::DateTime;
@@ -89,15 +88,6 @@ impl PeriodLabel {
     /// The label as a field: its name and value.
     pub fn field(&self) -> (&str, &str) {
         self.as_str().split_once('=').unwrap_or_default()
-    }
-}
-
-/// Shows an optional label, empty where there are no periods.
-pub(crate) struct Shown<'a>(pub(crate) Option<&'a PeriodLabel>);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.map_or("", PeriodLabel::as_str))
     }
 }
 

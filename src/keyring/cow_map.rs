@@ -8,12 +8,13 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::{Equivalent, HashTable};
 
 /// 128 shards: a write among 100 000 keys copies some 800 pointers.
 const SHARDS: usize = 128;
 
-type Table<K, V> = HashMap<K, Arc<V>, RandomState>;
+/// Keys and values by the hash that also chose the shard: each lookup hashes once.
+type Table<K, V> = HashTable<(K, Arc<V>)>;
 
 pub(crate) struct CowMap<K, V> {
     hasher: RandomState,
@@ -22,34 +23,39 @@ pub(crate) struct CowMap<K, V> {
 
 impl<K: Clone + Eq + Hash, V> CowMap<K, V> {
     pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| ArcSwap::default()).collect() }
+        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| ArcSwap::from_pointee(Table::new())).collect() }
     }
 
-    fn shard(&self, key: &impl Hash) -> Option<&ArcSwap<Table<K, V>>> {
-        // SHARDS is a power of two: the low bits of the hash choose.
-        let hash = usize::try_from(self.hasher.hash_one(key) & (SHARDS as u64 - 1)).unwrap_or(0);
-        self.shards.get(hash)
+    fn shard(&self, hash: u64) -> Option<&ArcSwap<Table<K, V>>> {
+        // Bits 32 to 38 choose: the table uses the lowest and the highest ones.
+        self.shards.get(usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0))
     }
 
     /// Runs `read` on the value of `key`, which may be a borrowed form of `K`. Clones nothing.
     pub(crate) fn with<Q: Hash + Equivalent<K>, R>(&self, key: &Q, read: impl FnOnce(&Arc<V>) -> R) -> Option<R> {
-        self.shard(key)?.load().get(key).map(read)
+        let hash = self.hasher.hash_one(key);
+        self.shard(hash)?.load().find(hash, |(k, _)| key.equivalent(k)).map(|(_, value)| read(value))
     }
 
     /// Only one thread may write at a time: the cache's book is locked around it.
     pub(crate) fn insert(&self, key: K, value: Arc<V>) {
-        if let Some(shard) = self.shard(&key) {
+        let hash = self.hasher.hash_one(&key);
+        if let Some(shard) = self.shard(hash) {
             let mut table = Table::clone(&shard.load());
-            table.insert(key, value);
+            match table.find_mut(hash, |(k, _)| *k == key) {
+                Some(entry) => entry.1 = value,
+                None => drop(table.insert_unique(hash, (key, value), |(k, _)| self.hasher.hash_one(k))),
+            }
             shard.store(Arc::new(table));
         }
     }
 
     /// As [`Self::insert`].
     pub(crate) fn remove(&self, key: &K) -> Option<Arc<V>> {
-        let shard = self.shard(key)?;
+        let hash = self.hasher.hash_one(key);
+        let shard = self.shard(hash)?;
         let mut table = Table::clone(&shard.load());
-        let removed = table.remove(key)?;
+        let ((_, removed), _) = table.find_entry(hash, |(k, _)| k == key).ok()?.remove();
         shard.store(Arc::new(table));
         Some(removed)
     }

@@ -1,6 +1,7 @@
 //! Floor 3: key stores. The [`KeyStore`] trait and one file a backend; SQL lives only here.
 
 pub(crate) mod memory;
+#[cfg(feature = "sqlite")]
 pub(crate) mod row;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::key::kek::KekUri;
+use crate::key::period::PeriodLabel;
 use crate::key::record::Wrapping;
 
 #[derive(Serialize, Deserialize)]
@@ -34,6 +35,11 @@ pub(crate) fn wrappings_from_text(text: &str) -> Result<Vec<Wrapping>> {
             Ok(Wrapping { kek: w.kek, wrapped })
         })
         .collect()
+}
+
+/// How a row names a period: empty where there are none, so that unique indexes see it.
+pub(crate) fn period_to_text(period: Option<&PeriodLabel>) -> &str {
+    period.map_or("", PeriodLabel::as_str)
 }
 
 /// JSON of a row's part.

@@ -13,12 +13,12 @@ use sqlx::{Row, Sqlite, Transaction};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
-use crate::key::period::{PeriodLabel, Shown};
+use crate::key::period::PeriodLabel;
 use crate::key::record::KeyRecord;
 use crate::key::region::Region;
 use crate::key::scope::Scope;
 use crate::key::tenant::TenantRecord;
-use crate::store::row::{from_text, signed, to_text, unsigned, wrappings_from_text, wrappings_to_text};
+use crate::store::row::{from_text, period_to_text, signed, to_text, unsigned, wrappings_from_text, wrappings_to_text};
 use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_KEY, STALE_TENANT, TENANT_EXISTS, conflict};
 
 /// One script for each schema version, in order.
@@ -192,7 +192,7 @@ async fn insert(db: &mut SqliteConnection, record: &KeyRecord) -> Result<()> {
         .bind(record.key_id.as_bytes().as_slice())
         .bind(i64::from(record.suite.byte()))
         .bind(record.scope.to_bytes())
-        .bind(Shown(record.period.as_ref()).to_string())
+        .bind(period_to_text(record.period.as_ref()))
         .bind(record.region.as_str())
         .bind(record.state.as_str())
         .bind(wrappings_to_text(&record.wrappings)?)
@@ -260,13 +260,13 @@ impl KeyStore for SqliteKeyStore {
         period: Option<&PeriodLabel>,
     ) -> Result<Option<KeyRecord>> {
         let mut db = self.pool.acquire().await.map_err(|e| failed("find the Active key", e))?;
-        find_active(&mut db, tenant, scope, &Shown(period).to_string()).await
+        find_active(&mut db, tenant, scope, period_to_text(period)).await
     }
 
     async fn insert_active(&self, record: &KeyRecord) -> Result<Placed> {
         let mut tx = self.writing("insert a data key").await?;
-        let period = Shown(record.period.as_ref()).to_string();
-        if let Some(existing) = find_active(&mut tx, &record.tenant, &record.scope, &period).await? {
+        let period = period_to_text(record.period.as_ref());
+        if let Some(existing) = find_active(&mut tx, &record.tenant, &record.scope, period).await? {
             return Ok(Placed::Existing(Box::new(existing)));
         }
         insert(&mut tx, record).await?;
@@ -276,8 +276,8 @@ impl KeyStore for SqliteKeyStore {
 
     async fn succeed(&self, old: &KeyId, successor: &KeyRecord) -> Result<Placed> {
         let mut tx = self.writing("rotate a data key").await?;
-        let period = Shown(successor.period.as_ref()).to_string();
-        match find_active(&mut tx, &successor.tenant, &successor.scope, &period).await? {
+        let period = period_to_text(successor.period.as_ref());
+        match find_active(&mut tx, &successor.tenant, &successor.scope, period).await? {
             None => return Err(conflict(NOT_ACTIVE)),
             Some(active) if active.key_id != *old => return Ok(Placed::Existing(Box::new(active))),
             Some(_) => {}

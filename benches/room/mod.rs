@@ -1,0 +1,44 @@
+//! The room that is measured: a local KMS, a store in memory, one tenant with scopes of workspace and channel.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use strongroom::{
+    Field, LocalKms, MemoryKeyStore, Region, ScopeHandle, Strongroom, StrongroomBuilder, Suite, TenantPolicy,
+};
+
+pub(crate) const REGION: &str = "eu-central-1";
+pub(crate) const TENANT: &str = "acme";
+pub(crate) const SCOPE: [Field<'static>; 2] = [("workspace", "W1"), ("channel", "C9")];
+pub(crate) const CONTEXT: [Field<'static>; 1] = [("message", "M77")];
+
+/// A room whose keys outlast the measurement.
+pub(crate) async fn room(suite: Suite, build: impl FnOnce(StrongroomBuilder) -> StrongroomBuilder) -> Strongroom {
+    let kms = LocalKms::in_memory();
+    let kek = kms.create_kek(TENANT, region()).unwrap();
+    let builder = Strongroom::builder().serving([REGION]).key_store(MemoryKeyStore::default()).kms(kms);
+    let room = build(builder).build().unwrap();
+    let policy = TenantPolicy::new(kek, region())
+        .scope_by(["workspace", "channel"])
+        .suite(suite)
+        .cache_ttl(Duration::from_hours(24));
+    room.admin().enroll(TENANT, policy).await.unwrap();
+    room
+}
+
+fn region() -> Region {
+    Region::new(REGION).unwrap()
+}
+
+pub(crate) async fn scope(room: &Strongroom) -> ScopeHandle {
+    room.tenant(TENANT).await.unwrap().scope(SCOPE).unwrap()
+}
+
+/// Polls once. With the key cached a call is ready at once, so no runtime takes part and none is measured.
+pub(crate) fn ready<T>(call: impl Future<Output = T>) -> T {
+    match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => panic!("the key was not in hand"),
+    }
+}
