@@ -1,4 +1,4 @@
-//! The Python reference, written from FORMAT.md alone, opens our files, and we its.
+//! The Python reference opens our files, and we its.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
-"""Reference implementation of strongroom's file envelopes, written from FORMAT.md (sections 2 to 5 and 9) alone.
+"""Reference implementation of strongroom's file envelopes, after FORMAT.md (sections 2 to 5 and 9).
+
+By the author of the Rust code for files, so it checks the bytes but is no independent reading of the page.
 
 Slow, and takes no care of side channels: for checking, not for production. Imports what files share with messages.
 
