@@ -24,11 +24,12 @@ fuzz TARGET *ARGS:
 
 # the benches; arguments go to criterion, e.g. `just bench --quick`
 bench *ARGS:
-    cargo bench --all-features --bench message --bench keyring -- {{ARGS}}
+    cargo bench --all-features --bench message --bench keyring --bench file -- {{ARGS}}
 
 # are the vectors on disk what the reference writes? (`scripts/test` makes .venv)
 vectors:
     .venv/bin/python tests/reference/make_vectors.py --check
+    .venv/bin/python tests/reference/make_file_vectors.py --check
 
 # everything that must hold before a merge
 ci:

@@ -38,10 +38,11 @@ fn context(case: &Value) -> Vec<Field<'_>> {
     pairs.iter().map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap())).collect()
 }
 
-#[test]
-fn golden_vectors_on_every_backend() {
-    let (mut opened, mut malformed, mut unopenable) = (0, 0, 0);
-    for entry in fs::read_dir(repository().join("tests/vectors")).unwrap() {
+/// Runs every vector of a folder on every backend; `open` opens what the field `envelope` names. Returns how many opened,
+/// did not parse and were refused.
+fn golden(folder: &str, envelope: &str, open: impl Fn(&BareKey, &[Field<'_>], &[u8]) -> OpenResult) -> [usize; 3] {
+    let mut outcomes = [0; 3];
+    for entry in fs::read_dir(repository().join(folder)).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|e| e != "json") {
             continue;
@@ -51,25 +52,46 @@ fn golden_vectors_on_every_backend() {
         for backend in 0..BACKENDS {
             let data_key = unhex(&case["data_key"]);
             let key = BareKey::new(backend, &data_key, suite(&case), text(&case, "region"), text(&case, "tenant"));
-            let outcome = key.unwrap().open(&context(&case), &unhex(&case["envelope"]));
-            match text(&case, "expect") {
+            let outcome = open(&key.unwrap(), &context(&case), &unhex(&case[envelope]));
+            let kind = match text(&case, "expect") {
                 "opens" => {
-                    assert_eq!(outcome.unwrap_or_else(|e| panic!("{name}: {e}")), unhex(&case["plaintext"]), "{name}");
-                    opened += 1;
+                    check_plaintext(&case, &outcome.unwrap_or_else(|e| panic!("{name}: {e}")), &name);
+                    outcomes[0] += 1;
+                    continue;
                 }
-                "malformed" => {
-                    assert_eq!(outcome.expect_err(&name).kind(), ErrorKind::Malformed, "{name}");
-                    malformed += 1;
-                }
-                "unopenable" => {
-                    assert_eq!(outcome.expect_err(&name).kind(), ErrorKind::Unopenable, "{name}");
-                    unopenable += 1;
-                }
+                "malformed" => ErrorKind::Malformed,
+                "unopenable" => ErrorKind::Unopenable,
                 other => panic!("{name}: {other}"),
-            }
+            };
+            assert_eq!(outcome.expect_err(&name).kind(), kind, "{name}");
+            outcomes[if kind == ErrorKind::Malformed { 1 } else { 2 }] += 1;
         }
     }
-    assert!(opened >= 20 && malformed >= 20 && unopenable >= 50, "{opened} {malformed} {unopenable}");
+    outcomes
+}
+
+type OpenResult = Result<Vec<u8>, strongroom::Error>;
+
+fn check_plaintext(case: &Value, opened: &[u8], name: &str) {
+    if case["plaintext"].is_string() {
+        assert_eq!(opened, unhex(&case["plaintext"]), "{name}");
+    } else {
+        assert_eq!(opened.len() as u64, case["plaintext_len"].as_u64().unwrap(), "{name}");
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(opened);
+        assert_eq!(hex(&digest), text(case, "plaintext_sha256"), "{name}");
+    }
+}
+
+#[test]
+fn golden_messages_on_every_backend() {
+    let [opened, malformed, unopenable] = golden("tests/vectors", "envelope", BareKey::open);
+    assert!(opened >= 30 && malformed >= 30 && unopenable >= 100, "{opened} {malformed} {unopenable}");
+}
+
+#[test]
+fn golden_files_on_every_backend() {
+    let [opened, malformed, unopenable] = golden("tests/vectors/files", "file", BareKey::open_file);
+    assert!(opened >= 9 && malformed >= 14 && unopenable >= 25, "{opened} {malformed} {unopenable}");
 }
 
 /// The Python reference as a process that answers line by line.
@@ -237,7 +259,12 @@ async fn the_python_reference_unwraps_and_opens_what_a_room_sealed() {
 
 #[test]
 fn the_reference_passes_its_own_tests_and_the_vectors_are_its_own() {
-    for arguments in [["strongroom_reference.py", "--self-test"], ["make_vectors.py", "--check"]] {
+    for arguments in [
+        ["strongroom_reference.py", "--self-test"],
+        ["strongroom_reference_file.py", "--self-test"],
+        ["make_vectors.py", "--check"],
+        ["make_file_vectors.py", "--check"],
+    ] {
         let script = repository().join("tests/reference").join(arguments[0]);
         let done = Command::new(python()).arg(script).arg(arguments[1]).output().unwrap();
         assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use crate::crypto::aead::Backend;
 use crate::crypto::allotment::{Budget, MAX_MESSAGES};
 use crate::crypto::message::NONCE_LEN;
-use crate::crypto::secret::DataKey;
+use crate::crypto::secret::{DataKey, Plaintext};
 use crate::crypto::suite::Suite;
 use crate::error::Result;
+use crate::file::opener::FileOpener;
 use crate::format::context::{CanonicalFields, Field};
+use crate::format::file::FileHead;
 use crate::format::message;
 use crate::key::data_key::LoadedKey;
 use crate::key::id::{KeyId, TenantId};
@@ -60,7 +62,7 @@ impl BareKey {
         let mut copy = envelope.to_vec();
         let in_place = self.0.open_in_place(&mut copy, context).map(|place| copy[place].to_vec());
         assert_eq!(opened.as_ref().ok().map(|text| text.to_vec()), in_place.ok(), "open and open_in_place differ");
-        opened.map(crate::crypto::secret::Plaintext::into_unwiped)
+        opened.map(Plaintext::into_unwiped)
     }
 
     /// Seals under a nonce of the caller's.
@@ -69,6 +71,18 @@ impl BareKey {
     /// `InvalidArgument` or `Limit` for a context or plaintext beyond its limits.
     pub fn seal_with_nonce(&self, context: &[Field<'_>], nonce: &[u8; NONCE_LEN], plaintext: &[u8]) -> Result<Vec<u8>> {
         self.0.seal_with_nonce(context, nonce, plaintext)
+    }
+}
+
+impl BareKey {
+    /// Opens a whole sealed file.
+    ///
+    /// # Errors
+    /// `Malformed` or `Unopenable`; `InvalidArgument` or `Limit` for a context that could not have been sealed.
+    pub fn open_file(&self, context: &[Field<'_>], file: &[u8]) -> Result<Vec<u8>> {
+        let head = FileHead::parse(file)?;
+        let decryptor = self.0.file_key().opener(&head, context)?;
+        FileOpener::new(head, decryptor).open_bytes(file).map(Plaintext::into_unwiped)
     }
 }
 
