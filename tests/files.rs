@@ -12,6 +12,8 @@ mod paths;
 mod ranges;
 #[path = "files/reference.rs"]
 mod reference;
+#[path = "files/scope.rs"]
+mod scope;
 #[path = "files/tampering.rs"]
 mod tampering;
 

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::failure::{While, from_io};
+use crate::file::write_behind::WriteBehind;
 
 /// A file being written beside its final place, in the same directory and so on the same file system, readable by its
 /// owner only. Dropping it removes it; committing puts it to its place.
 ///
 /// A process that is killed leaves `.strongroom-*.tmp` behind, never a file that could be taken for the target.
 pub(crate) struct AtomicFile {
-    file: File,
+    file: WriteBehind,
     temporary: TemporaryPath,
     target: PathBuf,
 }
@@ -64,13 +65,13 @@ impl AtomicFile {
                 Err(e) => return Err(from_io(e, "no file could be created in the target's directory")),
                 Ok(file) => {
                     let temporary = TemporaryPath { path, armed: true };
-                    return Ok(Self { file, temporary, target: target.to_owned() });
+                    return Ok(Self { file: WriteBehind::new(file), temporary, target: target.to_owned() });
                 }
             }
         }
     }
 
-    pub(crate) fn file(&mut self) -> &mut File {
+    pub(crate) fn writer(&mut self) -> &mut WriteBehind {
         &mut self.file
     }
 
@@ -79,8 +80,9 @@ impl AtomicFile {
     /// # Errors
     /// `Io`. Then the target is as it was, unless only the last step failed: making the new name itself durable.
     pub(crate) fn commit(mut self, source: &fs::Metadata) -> Result<()> {
-        keep_permissions(&self.file, source).doing("the permissions could not be kept")?;
-        self.file.sync_all().doing("the target file could not be made durable")?;
+        let file = self.file.file();
+        keep_permissions(file, source).doing("the permissions could not be kept")?;
+        file.sync_all().doing("the target file could not be made durable")?;
         fs::rename(&self.temporary.path, &self.target).doing("the target file could not be put to its place")?;
         self.temporary.armed = false;
         sync_directory(directory_of(&self.target)).doing("the target's directory could not be made durable")

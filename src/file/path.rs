@@ -41,7 +41,7 @@ struct ToOpen {
 /// Seals `source` into `target`, apart from the head.
 pub(crate) fn seal_blocks(
     encryptor: Encryptor,
-    mut source: impl Read,
+    mut source: impl Read + Send,
     mut target: impl Write + Send,
     options: &FileOptions,
     total: u64,
@@ -85,7 +85,7 @@ pub(crate) fn seal_blocks(
 /// Opens the chunks of `source` into `target`. Only if it succeeds has all that was written been verified as a whole.
 pub(crate) fn open_blocks(
     decryptor: &Decryptor,
-    mut source: impl Read,
+    mut source: impl Read + Send,
     mut target: impl Write + Send,
     options: &FileOptions,
     total: u64,
@@ -132,13 +132,18 @@ fn tell(options: &FileOptions, done: &mut u64, more: usize, total: u64) {
 }
 
 impl FileSealer {
-    /// Seals what `source` reads to its end into `target`, on all cores, with about 3 MiB for each and 2 MiB besides,
-    /// whatever the size. Blocks the calling thread. `options` report bytes of `source`, with a total of 0.
+    /// Seals what `source` reads to its end into `target`, on all cores, with 1 MiB for each, whatever the size. Blocks
+    /// the calling thread. `options` report bytes of `source`, with a total of 0.
     ///
     /// # Errors
     /// `Io` if reading or writing fails, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1. What was written by
     /// then is cut short, and will be refused as such.
-    pub fn pipe_blocking(self, source: impl Read, mut target: impl Write + Send, options: &FileOptions) -> Result<()> {
+    pub fn pipe_blocking(
+        self,
+        source: impl Read + Send,
+        mut target: impl Write + Send,
+        options: &FileOptions,
+    ) -> Result<()> {
         let (head, encryptor) = self.into_parts();
         let written = target.write_all(head.as_bytes()).doing("the target could not be written");
         written
@@ -151,7 +156,7 @@ impl FileSealer {
     /// [`seal_path`](Self::seal_path).
     ///
     /// The target appears whole or not at all: it is written beside its place, made durable and renamed. It gets the
-    /// permissions of the source. Works on all cores, with about 3 MiB for each and 2 MiB besides, whatever the size.
+    /// permissions of the source. Works on all cores, with 1 MiB for each, whatever the size.
     ///
     /// # Errors
     /// `Io` if reading or writing fails or there is no room, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1,
@@ -164,8 +169,8 @@ impl FileSealer {
         let (file, metadata) = open_source(source)?;
         let mut sealed = AtomicFile::create(target, self.layout().sealed_len(metadata.len())?)?;
         let (head, encryptor) = self.into_parts();
-        sealed.file().write_all(head.as_bytes()).doing("the target file could not be written")?;
-        seal_blocks(encryptor, &file, sealed.file(), options, metadata.len())?;
+        sealed.writer().write_all(head.as_bytes()).doing("the target file could not be written")?;
+        seal_blocks(encryptor, &file, sealed.writer(), options, metadata.len())?;
         options.cancel.check()?;
         sealed.commit(&metadata)
     }
@@ -183,14 +188,19 @@ impl FileSealer {
 }
 
 impl FileOpener {
-    /// Opens what `chunks`, which stands *behind* the head, reads to its end into `target`, on all cores, with about
-    /// 3 MiB for each and 2 MiB besides, whatever the size. Blocks the calling thread. A block of 64 chunks is verified
+    /// Opens what `chunks`, which stands *behind* the head, reads to its end into `target`, on all cores, with 1 MiB
+    /// for each, whatever the size. Blocks the calling thread. A block of 64 chunks is verified
     /// before it is written; that what was written is the whole file is known only when this succeeds.
     ///
     /// # Errors
     /// `Unopenable` if it is not the file that the opener was made for, whole and unchanged; `Io` if reading or writing
     /// fails, `Cancelled` by the options' flag.
-    pub fn pipe_blocking(self, chunks: impl Read, mut target: impl Write + Send, options: &FileOptions) -> Result<()> {
+    pub fn pipe_blocking(
+        self,
+        chunks: impl Read + Send,
+        mut target: impl Write + Send,
+        options: &FileOptions,
+    ) -> Result<()> {
         let (_, decryptor) = self.into_parts();
         open_blocks(&decryptor, chunks, &mut target, options, 0)
             .and_then(|()| target.flush().doing("the target could not be written"))
@@ -201,8 +211,8 @@ impl FileOpener {
     /// [`open_path`](Self::open_path).
     ///
     /// Nothing appears at the target before the last chunk is verified; until then the plaintext is in a file beside it
-    /// that only its owner can read. The target gets the permissions of the source. Works on all cores, with about
-    /// 3 MiB for each and 2 MiB besides, whatever the size.
+    /// that only its owner can read. The target gets the permissions of the source. Works on all cores, with 1 MiB
+    /// for each, whatever the size.
     ///
     /// # Errors
     /// `Unopenable` if it is not the file that the opener was made for, whole and unchanged; `Io` if reading or writing
@@ -222,7 +232,7 @@ impl FileOpener {
         let mut opened = AtomicFile::create(target, plain_len)?;
         let (head, decryptor) = self.into_parts();
         let total = metadata.len() - (head.as_bytes().len() as u64).min(metadata.len());
-        open_blocks(&decryptor, &file, opened.file(), options, total)?;
+        open_blocks(&decryptor, &file, opened.writer(), options, total)?;
         options.cancel.check()?;
         opened.commit(&metadata)
     }

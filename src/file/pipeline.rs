@@ -1,12 +1,10 @@
-//! Blocks through a reader, several workers and a writer, in order and in bounded memory.
+//! Blocks through a reader, a cipher and a writer, on several threads, in order and in bounded memory.
 //!
-//! The calling thread reads, one thread writes, the workers seal or open in between. Block *k* goes through worker
-//! *k mod n*, and the writer asks the workers in the same turn, so that order needs no sorting. Buffers go round: the
-//! writer hands them back to the reader. Nobody can wait for a buffer in a circle, since whoever holds one needs only
-//! those behind it to go on.
+//! Every worker does all three: it reads the next block under a lock, seals or opens it, waits for its turn, and writes it.
+//! So a block stays on one core and in its caches from the reading to the writing, and is handed to nobody.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::crypto::wiped::Wiped;
@@ -125,14 +123,14 @@ impl Block {
     }
 }
 
-/// Runs blocks through `produce` (on the calling thread; `None` ends), `work` (on `workers` threads) and `consume` (on
-/// one thread, in order). Holds `3 * workers + 2` blocks of 1 MiB.
+/// Runs blocks through `produce` (`None` ends), `work` and `consume` on `workers` threads, the calling one among them.
+/// Holds one block for each.
 ///
 /// # Errors
-/// The first of `produce`'s, the workers' and `consume`'s errors; nothing is consumed behind a block that failed.
+/// That of the first block that failed. Those before it have been consumed, none behind it.
 pub(crate) fn run<J: Send>(
     workers: usize,
-    mut produce: impl FnMut(&mut Block) -> Result<Option<J>>,
+    mut produce: impl FnMut(&mut Block) -> Result<Option<J>> + Send,
     work: impl Fn(J, &mut Block) -> Result<()> + Sync,
     mut consume: impl FnMut(&Block) -> Result<()> + Send,
 ) -> Result<()> {
@@ -148,78 +146,169 @@ pub(crate) fn run<J: Send>(
             Some(_) => Err(Error::invalid("only the last block is short")),
         };
     }
+    let line = Line {
+        source: Mutex::new(Source { next: 1, produce }),
+        work,
+        order: Order { state: Mutex::default(), wake: (0..workers).map(|_| Condvar::new()).collect() },
+        target: Mutex::new(consume),
+    };
     thread::scope(|scope| {
-        let (free_in, free) = channel();
-        let (mut job_ins, mut threads, mut done_outs) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..workers {
-            let (job_in, jobs) = sync_channel::<(J, Block)>(1);
-            let (done_in, done) = sync_channel::<Block>(1);
-            let work = &work;
-            threads.push(scope.spawn(move || run_worker(&jobs, &done_in, work)));
-            job_ins.push(job_in);
-            done_outs.push(done);
-        }
-        threads.push(scope.spawn(move || {
-            for done in done_outs.iter().cycle() {
-                // A worker that has ended has failed, or there are no blocks left for anybody.
-                let Ok(block) = done.recv() else { break };
-                consume(&block)?;
-                // The reader may have ended already.
-                let _ = free_in.send(block);
+        let line = &line;
+        let threads: Vec<_> = (1..workers).map(|_| scope.spawn(|| line.work_on(Block::new(), None))).collect();
+        let mut failed = line.work_on(first, Some(first_job)).err();
+        for thread in threads {
+            match thread.join() {
+                Ok(ended) => failed = failed.into_iter().chain(ended.err()).min_by_key(|failure| failure.block),
+                Err(panic) => std::panic::resume_unwind(panic),
             }
-            Ok(())
-        }));
-        let produced = feed(&job_ins, (first_job, first), &free, 3 * workers + 1, &mut produce);
-        drop(job_ins);
-        let ended = threads.into_iter().map(|thread| match thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
+        }
         // Every thread is joined before an error is told.
-        let ended: Vec<_> = ended.collect();
-        produced.and(ended.into_iter().collect())
+        failed.map_or(Ok(()), |failure| Err(failure.error))
     })
 }
 
-fn run_worker<J>(
-    jobs: &Receiver<(J, Block)>,
-    done: &SyncSender<Block>,
-    work: impl Fn(J, &mut Block) -> Result<()>,
-) -> Result<()> {
-    while let Ok((job, mut block)) = jobs.recv() {
-        work(job, &mut block)?;
-        if done.send(block).is_err() {
-            break; // the writer failed and says why
-        }
-    }
-    Ok(())
+/// What the workers share.
+struct Line<P, W, C> {
+    source: Mutex<Source<P>>,
+    work: W,
+    order: Order,
+    /// Only ever locked by the worker whose turn it is.
+    target: Mutex<C>,
 }
 
-/// Produces blocks until there are no more or somebody behind has given up, with `spare` buffers besides those that come
-/// back.
-fn feed<J>(
-    workers: &[SyncSender<(J, Block)>],
-    first: (J, Block),
-    free: &Receiver<Block>,
-    mut spare: usize,
-    produce: &mut impl FnMut(&mut Block) -> Result<Option<J>>,
-) -> Result<()> {
-    let mut next = Some(first);
-    for worker in workers.iter().cycle() {
-        let Some(job) = next.take() else { break };
-        if worker.send(job).is_err() {
-            break;
-        }
-        let block = match free.try_recv() {
-            Ok(block) => Some(block),
-            Err(_) if spare > 0 => {
-                spare -= 1;
-                Some(Block::new())
+struct Source<P> {
+    /// The number of the next block.
+    next: u64,
+    produce: P,
+}
+
+/// Why a block failed.
+struct Failure {
+    block: u64,
+    error: Error,
+}
+
+impl<P, W, C> Line<P, W, C> {
+    /// One worker: takes a block, works on it, and puts it out when it is its turn, until there are no more.
+    fn work_on<J>(&self, mut block: Block, first: Option<J>) -> Result<(), Failure>
+    where
+        P: FnMut(&mut Block) -> Result<Option<J>>,
+        W: Fn(J, &mut Block) -> Result<()>,
+        C: FnMut(&Block) -> Result<()>,
+    {
+        let mut first = first.map(|job| (Ticket { order: &self.order, number: 0 }, job));
+        loop {
+            let taken = match first.take() {
+                Some(first) => Some(first),
+                None => self.take(&mut block)?,
+            };
+            let Some((ticket, job)) = taken else { return Ok(()) };
+            let failed = |error| Failure { block: ticket.number, error };
+            (self.work)(job, &mut block).map_err(failed)?;
+            if !ticket.is_next() {
+                return Ok(()); // a block before this one failed
             }
-            Err(_) => free.recv().ok(),
-        };
-        let Some(mut block) = block else { break };
-        next = produce(&mut block)?.map(|job| (job, block));
+            // A poisoned lock belongs to a panic that goes on when its thread is joined.
+            let Ok(mut consume) = self.target.lock() else { return Ok(()) };
+            consume(&block).map_err(failed)?;
+            drop(consume);
+            ticket.pass();
+        }
     }
-    Ok(())
+
+    /// Reads the next block. `None` if there are no more, or one has failed.
+    fn take<J>(&self, block: &mut Block) -> Result<Option<(Ticket<'_>, J)>, Failure>
+    where
+        P: FnMut(&mut Block) -> Result<Option<J>>,
+    {
+        let Ok(mut source) = self.source.lock() else { return Ok(None) };
+        if self.order.has_failed() {
+            return Ok(None);
+        }
+        // Dropped before the lock: nobody reads on behind an error.
+        let ticket = Ticket { order: &self.order, number: source.next };
+        match (source.produce)(block) {
+            Ok(Some(job)) => {
+                source.next += 1;
+                Ok(Some((ticket, job)))
+            }
+            Ok(None) => {
+                ticket.give_back();
+                Ok(None)
+            }
+            Err(error) => Err(Failure { block: ticket.number, error }),
+        }
+    }
+}
+
+/// Whose turn it is to put a block out.
+struct Order {
+    state: Mutex<Turns>,
+    /// One for each worker. Blocks under way have numbers in a row, no more than workers, so two never share one.
+    wake: Vec<Condvar>,
+}
+
+#[derive(Default)]
+struct Turns {
+    next: u64,
+    /// The first block that failed.
+    failed: Option<u64>,
+}
+
+impl Order {
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        // Two numbers, each set in one step: whole whoever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.turns().failed.is_some()
+    }
+
+    fn wake(&self, number: u64) -> Option<&Condvar> {
+        self.wake.get(usize::try_from(number % self.wake.len() as u64).ok()?)
+    }
+}
+
+/// A block's place in the order. Dropped without having passed, on an error or a panic, it turns away all behind it.
+struct Ticket<'a> {
+    order: &'a Order,
+    number: u64,
+}
+
+impl Ticket<'_> {
+    /// Waits until every block before has passed. False if one has failed.
+    fn is_next(&self) -> bool {
+        let mut turns = self.order.turns();
+        while turns.next != self.number && turns.failed.is_none_or(|failed| failed > self.number) {
+            let Some(wake) = self.order.wake(self.number) else { return false };
+            turns = wake.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+        turns.next == self.number
+    }
+
+    /// It is the next one's turn.
+    fn pass(self) {
+        let next = self.number + 1;
+        self.order.turns().next = next;
+        if let Some(wake) = self.order.wake(next) {
+            wake.notify_one();
+        }
+        std::mem::forget(self);
+    }
+
+    /// There is no such block.
+    fn give_back(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.order.turns();
+        turns.failed = Some(turns.failed.map_or(self.number, |failed| failed.min(self.number)));
+        for wake in &self.order.wake {
+            wake.notify_one();
+        }
+    }
 }

@@ -89,7 +89,8 @@ impl FileOptions {
         Self::default()
     }
 
-    /// Calls `callback` after every written block of about 1 MiB, on a thread of the operation's. It should be quick.
+    /// Calls `callback` after every written block of about 1 MiB, in order, on a thread of the operation's. It should be
+    /// quick.
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(callback));
         self
@@ -101,7 +102,7 @@ impl FileOptions {
         self
     }
 
-    /// Seals or opens on so many threads, besides one that reads and one that writes.
+    /// Works on so many threads, the calling one among them.
     pub fn workers(mut self, workers: NonZeroUsize) -> Self {
         self.threads = Some(workers);
         self
