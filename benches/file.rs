@@ -1,20 +1,28 @@
-//! Files against bare AES-256-GCM over the same 16 KiB chunks, and against a plain copy, in one run.
+//! Files against bare AES-256-GCM over the same 16 KiB chunks, against a plain copy and against `rage`, in one run.
 //!
-//! `memory` and `read` stay within the caches; `cores` is pinned to one core and then let loose; `path` is durable (both
-//! sides sync) on the disk of the target directory.
+//! `memory` stays within the caches. `cores` and `path` take turns, so that a machine that slows down slows all of them, and
+//! print medians. `path` is on the disk of the target directory. With the path of the `rage` binary in `RAGE` (`cargo
+//! install rage` puts it and `rage-keygen` there), it is among them.
 
 #![allow(clippy::unwrap_used, missing_docs)] // a bench may panic
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom::testing::FileKeys;
-use strongroom::{FileHead, FileLayout, FileOptions, Suite};
+use strongroom::{FileHead, FileLayout, FileOptions, RangeSource, Suite};
 
 const CHUNK: usize = 16_384;
 const CONTEXT: &[(&str, &str)] = &[("file", "F1")];
@@ -84,32 +92,88 @@ impl Read for Source {
     }
 }
 
-/// 64 MiB from a source that costs a memset to a sink that costs nothing, on one core and on all.
-fn cores(c: &mut Criterion) {
+/// Whether the command line asks for a bench that criterion does not run.
+fn asked_for(name: &str) -> bool {
+    let mut filters = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    filters.peek().is_none() || filters.any(|filter| name.contains(&filter))
+}
+
+type Contender<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+
+/// Runs all by turns and prints the median of each, and how many times faster than the first it is.
+fn take_turns(group: &str, bytes: u64, before_each: impl Fn(), contenders: &mut [Contender<'_>]) {
+    const ROUNDS: usize = 11;
+    let mut times = vec![Vec::new(); contenders.len()];
+    for _ in 0..ROUNDS {
+        for ((_, run), times) in contenders.iter_mut().zip(&mut times) {
+            before_each();
+            let began = Instant::now();
+            run();
+            times.push(began.elapsed().as_secs_f64());
+        }
+    }
+    for times in &mut times {
+        times.sort_by(f64::total_cmp);
+    }
+    for ((name, _), sorted) in contenders.iter().zip(&times) {
+        let [least, median, most] = [sorted[0], sorted[ROUNDS / 2], sorted[ROUNDS - 1]].map(|seconds| seconds * 1e3);
+        let (rate, ratio) =
+            (f64::from(u32::try_from(bytes >> 20).unwrap()) / median, times[0][ROUNDS / 2] * 1e3 / median);
+        println!("{group}/{name:<32} {median:8.1} ms [{least:.1} to {most:.1}]  {rate:5.2} GiB/s  {ratio:.2} x");
+    }
+}
+
+/// 256 MiB from a source that costs a memset to a sink that costs nothing, on one core and on all; and the bare cipher on
+/// as many, without source, sink or order, which is the most that the machine has to give.
+fn cores(_: &mut Criterion) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    const LEN: u64 = 64 << 20;
-    let mut group = c.benchmark_group("cores");
-    group.throughput(Throughput::Bytes(LEN)).sample_size(20);
+    const LEN: u64 = 256 << 20;
+    if !asked_for("cores") {
+        return;
+    }
     let all = sched_getaffinity(None).unwrap();
     let mut one = CpuSet::new();
     one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+    let count = all.count();
     let keys = keys();
-    let mut run = |name: &str, cpus: &CpuSet| {
-        // Threads inherit it.
+    // Threads inherit the cores.
+    let seal = |cpus: &CpuSet, workers: u32| {
         sched_setaffinity(None, cpus).unwrap();
-        let workers = std::num::NonZeroUsize::new(cpus.count() as usize).unwrap();
-        let options = FileOptions::new().workers(workers);
-        group.bench_function(name, |b| {
-            b.iter(|| keys.sealer(CONTEXT).unwrap().pipe_blocking(Source(LEN), std::io::sink(), &options).unwrap());
+        let options = FileOptions::new().workers(NonZeroUsize::new(workers as usize).unwrap());
+        keys.sealer(CONTEXT).unwrap().pipe_blocking(Source(LEN), std::io::sink(), &options).unwrap();
+    };
+    let bare = |cpus: &CpuSet, threads: u32| {
+        sched_setaffinity(None, cpus).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(move || seal_bare(LEN / u64::from(threads)));
+            }
         });
     };
-    run("one", &one);
-    run("all", &all);
-    group.finish();
+    let contenders: &mut [Contender<'_>] = &mut [
+        ("seal, one core", Box::new(|| seal(&one, 1))),
+        ("seal, all cores", Box::new(|| seal(&all, count))),
+        ("bare, one core", Box::new(|| bare(&one, 1))),
+        ("bare, all cores", Box::new(|| bare(&all, count))),
+    ];
+    take_turns("cores", LEN, || {}, contenders);
+    sched_setaffinity(None, &all).unwrap();
 }
 
-/// The plain copy to compare with: 1 MiB at a time, then durable.
-fn copy(from: &Path, to: &Path) {
+/// The bare cipher over 1 MiB again and again.
+fn seal_bare(len: u64) {
+    let bare = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &KEY).unwrap());
+    let mut block = vec![7; 1 << 20];
+    for _ in 0..len >> 20 {
+        for chunk in block.chunks_mut(CHUNK) {
+            let nonce = Nonce::assume_unique_for_key([9; 12]);
+            let _ = black_box(bare.seal_in_place_separate_tag(nonce, Aad::empty(), chunk).unwrap());
+        }
+    }
+}
+
+/// The plain copy to compare with: 1 MiB at a time, then durable if asked to.
+fn copy(from: &Path, to: &Path, durably: bool) {
     let (mut from, mut to) = (File::open(from).unwrap(), File::create_new(to).unwrap());
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -119,57 +183,150 @@ fn copy(from: &Path, to: &Path) {
         }
         to.write_all(&buffer[..len]).unwrap();
     }
-    to.sync_all().unwrap();
+    if durably {
+        to.sync_all().unwrap();
+    }
 }
 
-fn path(c: &mut Criterion) {
+/// `rage` and the key pair it is to use.
+struct Rage {
+    binary: PathBuf,
+    identity: PathBuf,
+    recipient: String,
+}
+
+impl Rage {
+    fn new(rage: PathBuf, identity: PathBuf) -> Self {
+        let generated = Command::new(rage.with_file_name("rage-keygen")).output().unwrap().stdout;
+        fs::write(&identity, &generated).unwrap();
+        let generated = String::from_utf8(generated).unwrap();
+        let recipient = generated.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+        Self { binary: rage, identity, recipient: recipient.to_owned() }
+    }
+
+    fn run(&self, arguments: &[&OsStr], to: &Path) {
+        let mut command = Command::new(&self.binary);
+        assert!(command.args(arguments).arg("-o").arg(to).status().unwrap().success());
+    }
+
+    fn seal(&self, from: &Path, to: &Path) {
+        self.run(&["-r".as_ref(), self.recipient.as_ref(), from.as_ref()], to);
+    }
+
+    fn open(&self, from: &Path, to: &Path) {
+        self.run(&["-d".as_ref(), "-i".as_ref(), self.identity.as_ref(), from.as_ref()], to);
+    }
+}
+
+fn path(_: &mut Criterion) {
     const LEN: usize = 256 << 20;
+    if !asked_for("path") {
+        return;
+    }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let [from, to, sealed] = ["from", "to", "sealed"].map(|name| dir.path().join(name));
+    let [from, to, sealed, age, identity] =
+        ["from", "to", "sealed", "age", "identity"].map(|name| dir.path().join(name));
     fs::write(&from, vec![7; LEN]).unwrap();
     let keys = keys();
     let options = FileOptions::new();
     keys.sealer(CONTEXT).unwrap().seal_path_blocking(&from, &sealed, &options).unwrap();
     let head = FileHead::read_from(&mut File::open(&sealed).unwrap()).unwrap();
-    let mut group = c.benchmark_group("path");
-    group.throughput(Throughput::Bytes(LEN as u64)).sample_size(10);
-    let fresh = || drop(fs::remove_file(&to));
-    group.bench_function("plain copy, synced", |b| b.iter_batched(fresh, |()| copy(&from, &to), BATCH));
-    group.bench_function("seal", |b| {
-        b.iter_batched(
-            fresh,
-            |()| keys.sealer(CONTEXT).unwrap().seal_path_blocking(&from, &to, &options).unwrap(),
-            BATCH,
-        );
-    });
-    group.bench_function("open", |b| {
-        b.iter_batched(
-            fresh,
-            |()| keys.opener(&head, CONTEXT).unwrap().open_path_blocking(&sealed, &to, &options).unwrap(),
-            BATCH,
-        );
-    });
-    group.finish();
+    let opener = || keys.opener(&head, CONTEXT).unwrap();
+    let fresh = || {
+        drop(fs::remove_file(&to));
+        rustix::fs::sync();
+    };
+    let (source, target) = (|path: &Path| File::open(path).unwrap(), || File::create_new(&to).unwrap());
+    let rage = std::env::var_os("RAGE").map(|rage| Rage::new(rage.into(), identity));
+
+    let sync = || File::open(&to).unwrap().sync_all().unwrap();
+    let seal = || keys.sealer(CONTEXT).unwrap().seal_path_blocking(&from, &to, &options).unwrap();
+    let open = || opener().open_path_blocking(&sealed, &to, &options).unwrap();
+    let mut contenders: Vec<Contender<'_>> = vec![
+        ("plain copy, durable", Box::new(|| copy(&from, &to, true))),
+        ("seal, durable", Box::new(seal)),
+        ("open, durable", Box::new(open)),
+    ];
+    if let Some(rage) = &rage {
+        rage.seal(&from, &age);
+        contenders.push((
+            "rage seals, then sync",
+            Box::new(|| {
+                rage.seal(&from, &to);
+                sync();
+            }),
+        ));
+        contenders.push((
+            "rage opens, then sync",
+            Box::new(|| {
+                rage.open(&age, &to);
+                sync();
+            }),
+        ));
+    }
+    take_turns("path", LEN as u64, fresh, &mut contenders);
+    let mut contenders: Vec<Contender<'_>> = vec![
+        ("plain copy, not durable", Box::new(|| copy(&from, &to, false))),
+        (
+            "seal, not durable",
+            Box::new(|| keys.sealer(CONTEXT).unwrap().pipe_blocking(source(&from), target(), &options).unwrap()),
+        ),
+        (
+            "open, not durable",
+            Box::new(|| {
+                let mut chunks = source(&sealed);
+                FileHead::read_from(&mut chunks).unwrap();
+                opener().pipe_blocking(chunks, target(), &options).unwrap();
+            }),
+        ),
+    ];
+    if let Some(rage) = &rage {
+        contenders.push(("rage seals", Box::new(|| rage.seal(&from, &to))));
+        contenders.push(("rage opens", Box::new(|| rage.open(&age, &to))));
+    }
+    take_turns("path", LEN as u64, fresh, &mut contenders);
 }
 
-const BATCH: criterion::BatchSize = criterion::BatchSize::PerIteration;
+/// A sealed file on disk, as a place to fetch ranges from.
+struct OnDisk(Arc<File>);
 
-/// 64 KiB out of 1 GiB, by fetching.
+#[async_trait::async_trait]
+impl RangeSource for OnDisk {
+    async fn fetch(&self, range: Range<u64>) -> Result<Bytes, strongroom::Error> {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+        self.0.read_exact_at(&mut bytes, range.start).unwrap();
+        Ok(bytes.into())
+    }
+}
+
+/// 64 KiB out of 1 GiB on disk, by fetching.
 fn range(c: &mut Criterion) {
     const LEN: u64 = 1 << 30;
+    const RANGE: Range<u64> = LEN / 2 + 1_000..LEN / 2 + 66_536;
+    if !asked_for("range") {
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = dir.path().join("sealed");
     let keys = keys();
-    let mut sealed = Vec::new();
-    keys.sealer(CONTEXT).unwrap().pipe_blocking(Source(LEN), &mut sealed, &FileOptions::new()).unwrap();
-    let (head, sealed_len) = (FileHead::parse(&sealed).unwrap(), sealed.len() as u64);
-    let sealed = Bytes::from(sealed);
-    let reader = keys.opener(&head, CONTEXT).unwrap().ranges(sealed, sealed_len).unwrap();
+    let target = File::create_new(&path).unwrap();
+    keys.sealer(CONTEXT).unwrap().pipe_blocking(Source(LEN), &target, &FileOptions::new()).unwrap();
+    target.sync_all().unwrap();
+    let sealed_len = target.metadata().unwrap().len();
+    let file = Arc::new(File::open(&path).unwrap());
+    let head = FileHead::read_from(&mut &*file).unwrap();
+    let fetched = head.layout().sealed_range(RANGE, sealed_len).unwrap();
+    println!("range: 64 KiB of plaintext fetch {} bytes", fetched.end - fetched.start);
+
+    let reader = keys.opener(&head, CONTEXT).unwrap().ranges(OnDisk(Arc::clone(&file)), sealed_len).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let read = || runtime.block_on(reader.read_range(RANGE.start, RANGE.end - RANGE.start)).unwrap();
     let mut group = c.benchmark_group("range");
     group.throughput(Throughput::Bytes(64 << 10));
-    let fetched = head.layout().sealed_range(LEN / 2 + 1_000..LEN / 2 + 66_536, sealed_len).unwrap();
-    println!("a range of 64 KiB fetches {} bytes", fetched.end - fetched.start);
-    group.bench_function("64 KiB out of 1 GiB", |b| {
-        b.iter(|| runtime.block_on(reader.read_range(LEN / 2 + 1_000, 64 << 10)).unwrap());
+    group.bench_function("64 KiB out of 1 GiB, cached", |b| b.iter(read));
+    group.bench_function("64 KiB out of 1 GiB, from the disk", |b| {
+        let uncached = || rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        b.iter_batched(uncached, |()| read(), BatchSize::PerIteration);
     });
     group.finish();
 }
