@@ -30,7 +30,8 @@ use crate::key::region::Region;
 ///   a tenant's cached keys at once, the others do not. Messages say which permission or state to change, and never
 ///   contain key bytes.
 /// - *Cancellation*: dropping a call's future is safe at any point.
-/// - *Retries*: none inside; callers retry. Callers also set the deadline.
+/// - *Retries*: a provider over a network may retry what passes, with backoff and a budget; callers set the deadline of
+///   the whole call by dropping its future.
 #[async_trait]
 pub trait Kms: Send + Sync + 'static {
     /// The scheme of the KEK URIs that it answers for, such as `local`.
@@ -51,6 +52,19 @@ pub trait Kms: Send + Sync + 'static {
         let data_key = DataKey::random()?;
         let wrapped = self.wrap(kek, context, &data_key).await?;
         Ok(GeneratedKey { data_key, wrapped })
+    }
+
+    /// Wraps a wrapped data key under another KEK (or under the same KEK's newest version) inside the KMS, so that the
+    /// plaintext never leaves it. `None` if this KMS cannot do that between these two KEKs: then the caller unwraps and
+    /// wraps.
+    async fn rewrap(
+        &self,
+        _from: &KekUri,
+        _to: &KekUri,
+        _context: &EncryptionContext,
+        _wrapped: &[u8],
+    ) -> Result<Option<Vec<u8>>> {
+        Ok(None)
     }
 }
 
@@ -94,5 +108,15 @@ impl<K: Kms + ?Sized> Kms for Arc<K> {
 
     async fn generate(&self, kek: &KekUri, context: &EncryptionContext) -> Result<GeneratedKey> {
         (**self).generate(kek, context).await
+    }
+
+    async fn rewrap(
+        &self,
+        from: &KekUri,
+        to: &KekUri,
+        context: &EncryptionContext,
+        wrapped: &[u8],
+    ) -> Result<Option<Vec<u8>>> {
+        (**self).rewrap(from, to, context, wrapped).await
     }
 }
