@@ -74,7 +74,7 @@ async fn main() -> Outcome {
             let (id, scope) = (format!("{:.8}", key.key_id.to_string()), key.scope.to_string());
             let (region, state) = (key.region.as_str(), key.state.as_str());
             let period = key.period.as_ref().map_or("", |period| period.as_str());
-            for w in &key.wrappings {
+            for w in key.wrapped.iter().flat_map(strongroom::WrappedKey::wrappings) {
                 let wrapped = format!("{} bytes", w.wrapped.len());
                 print_row((&id, tenant, &scope, period, region, state, &wrapped, w.kek.as_str()));
             }

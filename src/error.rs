@@ -43,6 +43,8 @@ pub enum ErrorKind {
     KeyMismatch,
     /// A synchronous handle has no key in hand. Call its `refresh` and retry.
     NotLoaded,
+    /// The key store is older than what was seen of it: it was restored from a copy. Nothing of it is used.
+    RolledBack,
     /// The caller's argument or configuration is wrong.
     InvalidArgument,
     /// Reading or writing a file failed, or there is no room for it; the source says which. Nothing was left behind.
@@ -67,6 +69,7 @@ impl ErrorKind {
             Self::Conflict => "conflict",
             Self::KeyMismatch => "key mismatch",
             Self::NotLoaded => "not loaded",
+            Self::RolledBack => "rolled back",
             Self::InvalidArgument => "invalid argument",
             Self::Io => "input or output",
             Self::Cancelled => "cancelled",

@@ -10,8 +10,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::key::id::TenantId;
 use crate::key::region::Region;
-use crate::keyring::Keyring;
+use crate::keyring::anchor::EpochAnchor;
 use crate::keyring::cache::KeyCache;
+use crate::keyring::{Keyring, Parts};
 use crate::kms::Kms;
 use crate::kms::router::KmsRouter;
 use crate::sealer::TenantHandle;
@@ -51,6 +52,8 @@ impl Strongroom {
             clock: Arc::new(SystemClock),
             kms_deadline: Duration::from_secs(5),
             kms_calls_per_tenant: 32,
+            revocation_bound: Duration::from_secs(5),
+            anchor: None,
             cached_keys: 100_000,
             cached_keys_per_tenant: 10_000,
         }
@@ -81,6 +84,9 @@ impl Strongroom {
     }
 }
 
+/// Shortest revocation bound: below, nodes would do little else than read the log.
+const SHORTEST_BOUND: Duration = Duration::from_millis(100);
+
 /// Builds a [`Strongroom`].
 #[must_use]
 pub struct StrongroomBuilder {
@@ -90,6 +96,8 @@ pub struct StrongroomBuilder {
     clock: Arc<dyn Clock>,
     kms_deadline: Duration,
     kms_calls_per_tenant: usize,
+    revocation_bound: Duration,
+    anchor: Option<Arc<dyn EpochAnchor>>,
     cached_keys: usize,
     cached_keys_per_tenant: usize,
 }
@@ -134,6 +142,23 @@ impl StrongroomBuilder {
         self
     }
 
+    /// How long after a revocation (or another life-cycle decision) on any node the last open may begin on this one.
+    /// Default: 5 s; at least 100 ms. The store's log of changes is read five times in that time, at least every second; if
+    /// the store does not answer for as long as the bound, cached keys are used no more until it does. So a longer bound
+    /// outlasts a longer outage of the store. A denial by the KMS itself is heard at the next unwrap: the policy's cache time
+    /// to live bounds that.
+    pub fn revocation_bound(mut self, bound: Duration) -> Self {
+        self.revocation_bound = bound;
+        self
+    }
+
+    /// Where tenants' epochs are remembered outside the key store, so that also a fresh node refuses a store that was restored
+    /// from an older copy.
+    pub fn epoch_anchor(mut self, anchor: impl EpochAnchor) -> Self {
+        self.anchor = Some(Arc::new(anchor));
+        self
+    }
+
     /// How many data keys stay in memory at most; beyond, the oldest goes. Default: 100 000.
     pub fn cached_keys(mut self, keys: usize) -> Self {
         self.cached_keys = keys;
@@ -163,8 +188,19 @@ impl StrongroomBuilder {
             let runtime = Handle::try_current()
                 .map_err(|e| Error::invalid("build the room inside a Tokio runtime").with_source(e))?;
             let kms = KmsRouter::new(self.providers, self.kms_deadline, self.kms_calls_per_tenant)?;
-            let cache = KeyCache::new(self.cached_keys, self.cached_keys_per_tenant);
-            Ok(Keyring::new(store, kms, self.clock, cache, serving, runtime))
+            if self.revocation_bound < SHORTEST_BOUND {
+                return Err(Error::invalid("the revocation bound is at least 100 ms"));
+            }
+            Ok(Keyring::new(Parts {
+                store,
+                kms,
+                clock: self.clock,
+                cache: KeyCache::new(self.cached_keys, self.cached_keys_per_tenant),
+                serving,
+                revocation_bound: self.revocation_bound,
+                anchor: self.anchor,
+                runtime,
+            }))
         };
         build().map(|keyring| Strongroom { keyring }).map_err(|e: Error| e.with_operation("build"))
     }

@@ -184,7 +184,7 @@ impl ScopeHandle {
         let now = self.keyring.now();
         let current = self.slot.slot().current.load();
         match &*current {
-            Some(key) if now < key.seals_until => {
+            Some(key) if now < key.seals_until && self.keyring.watch.is_leased(now) => {
                 if key.wants_refresh(now) {
                     self.keyring.refresh(self.sealing());
                 }
@@ -258,6 +258,9 @@ impl ScopeHandle {
         work: impl FnOnce(&CachedKey) -> Result<T>,
     ) -> InHand<T> {
         let now = self.keyring.now();
+        if !self.keyring.watch.is_leased(now) {
+            return InHand::Missing;
+        }
         let current = self.slot.slot().current.load();
         if let Some(key) = &*current
             && key.key.key_id() == key_id

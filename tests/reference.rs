@@ -244,7 +244,7 @@ async fn the_python_reference_unwraps_and_opens_what_a_room_sealed() {
             [period_name, period_value],
         ]);
         let unwrap = json!({"op": "local_unwrap", "kek": kek_hex, "kek_name": "acme-2026", "context": kms_context,
-            "wrapped": hex(&record.wrappings[0].wrapped)});
+            "wrapped": hex(&record.wrapped.as_ref().unwrap().wrappings().next().unwrap().wrapped)});
         let data_key = reference.ask(&unwrap)["data_key"].clone();
         assert!(data_key.is_string(), "the reference does not unwrap");
         let opened = reference.ask(&json!({"op": "open", "data_key": data_key, "suite": suite.byte(),

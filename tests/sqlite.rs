@@ -39,7 +39,10 @@ impl Fixture {
             .kms(kms)
             .build()
             .unwrap();
-        let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).period(Period::Month);
+        let policy = TenantPolicy::new(kek, region)
+            .scope_by(["channel"])
+            .period(Period::Month)
+            .allow_region(Region::new("eu-central-2").unwrap());
         room.admin().enroll("acme", policy).await.unwrap();
         let acme = room.tenant("acme").await.unwrap();
         acme.scope([("channel", "C8")]).unwrap().seal(&[], b"8").await.unwrap();
@@ -67,10 +70,15 @@ async fn rows_that_cannot_be_are_malformed() {
         "region = ''",
         "state = 'happy'",
         "state = 'destroyed'",
-        "wrappings = ''",
-        "wrappings = '[]'",
-        "wrappings = '[{\"kek\":\"local:acme\",\"wrapped\":\"\"}]'",
-        "wrappings = '[{\"kek\":\"nope\",\"wrapped\":\"00\"}]'",
+        "state = 'destroyed', wrapped = NULL, pending = '{\"epoch\":1,\"key\":{\"kek\":\"local:a\",\"wrapped\":\"00\"}}'",
+        "wrapped = ''",
+        "wrapped = '[]'",
+        "wrapped = NULL",
+        "wrapped = '{\"kek\":\"local:acme\",\"wrapped\":\"\"}'",
+        "wrapped = '{\"kek\":\"nope\",\"wrapped\":\"00\"}'",
+        "wrapped = '{\"all_of\":[{\"kek\":\"local:acme\",\"wrapped\":\"00\"}]}'",
+        "pending = '{}'",
+        "wrapped_epoch = 0",
         "revision = 0",
         "revision = -5",
     ] {
@@ -85,7 +93,9 @@ async fn rows_that_cannot_be_are_malformed() {
         "policy = 'x'",
         "policy = json_set(policy, '$.cache_ttl_secs', 999999999)",
         "revocations = '{}'",
-        "revision = -1",
+        "erasures = '{}'",
+        "rewrap = '{}'",
+        "epoch = -1",
     ] {
         let f = Fixture::new().await;
         f.tamper(&format!("UPDATE tenants SET {set}")).await;
@@ -97,15 +107,15 @@ async fn rows_that_cannot_be_are_malformed() {
 // tink #672, CVE-2026-6550: what the store says is bound by the KMS or checked against the key itself.
 #[tokio::test]
 async fn rows_that_somebody_changed_open_nothing() {
-    let other_channel = "(SELECT wrappings FROM data_keys WHERE instr(scope, x'4338'))";
+    let other_channel = "(SELECT wrapped FROM data_keys WHERE instr(scope, x'4338'))";
     for (set, kind) in [
         ("region = 'eu-central-2'".to_owned(), ErrorKind::Denied),
         ("period = 'month=1999-01'".to_owned(), ErrorKind::Denied),
         ("suite = 2".to_owned(), ErrorKind::Denied),
-        (format!("wrappings = {other_channel}"), ErrorKind::Denied),
+        (format!("wrapped = {other_channel}"), ErrorKind::Denied),
         ("scope = x'01076368616e6e656c00024337'".to_owned(), ErrorKind::Denied),
         ("state = 'suspended'".to_owned(), ErrorKind::Revoked),
-        ("state = 'destroyed', wrappings = '[]'".to_owned(), ErrorKind::Erased),
+        ("state = 'destroyed', wrapped = NULL".to_owned(), ErrorKind::Erased),
     ] {
         let f = Fixture::new().await;
         f.tamper(&format!("UPDATE data_keys SET {set} WHERE instr(scope, x'4339')")).await;
@@ -116,7 +126,7 @@ async fn rows_that_somebody_changed_open_nothing() {
     let f = Fixture::new().await;
     f.room.admin().rotate("acme", &[("channel", "C9")]).await.unwrap();
     f.tamper(
-        "UPDATE data_keys SET wrappings = (SELECT wrappings FROM data_keys WHERE state = 'active' AND instr(scope, x'4339'))
+        "UPDATE data_keys SET wrapped = (SELECT wrapped FROM data_keys WHERE state = 'active' AND instr(scope, x'4339'))
          WHERE state = 'deactivated'",
     )
     .await;

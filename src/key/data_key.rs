@@ -207,7 +207,6 @@ mod tests {
     use crate::crypto::suite::Suite;
     use crate::key::id::TenantId;
     use crate::key::kek::KekUri;
-    use crate::key::record::Wrapping;
     use crate::key::region::Region;
     use crate::key::state::KeyState;
 
@@ -226,7 +225,10 @@ mod tests {
             period: None,
             region: Region::new("eu-central-1").unwrap(),
             state: KeyState::Active,
-            wrappings: vec![Wrapping { kek: KekUri::new("local:a").unwrap(), wrapped: vec![1] }],
+            state_since: 0,
+            wrapped: None,
+            pending: None,
+            wrapped_epoch: 1,
             created_at: 0,
             revision: 1,
         }

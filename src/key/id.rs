@@ -20,7 +20,8 @@ checked_text!(
 /// Names a data key and commits to it: 32 bytes derived from the key itself (FORMAT.md, "Keys derived from a data key").
 ///
 /// Public. Prints as hex.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyId([u8; 32]);
 
 impl KeyId {
@@ -55,6 +56,20 @@ impl KeyId {
     pub(crate) fn ct_eq(&self, other: &Self) -> bool {
         use subtle::ConstantTimeEq;
         self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl From<KeyId> for String {
+    fn from(id: KeyId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::from_hex(&text)
     }
 }
 

@@ -1,17 +1,22 @@
 //! Floor 2: the domain. Pure: no I/O, no clock of its own; `now` is handed in.
 
+pub(crate) mod change;
 pub(crate) mod data_key;
 pub(crate) mod encryption_context;
+pub(crate) mod erasure;
 pub(crate) mod file_key;
 pub(crate) mod id;
 pub(crate) mod kek;
+pub(crate) mod kek_expression;
 pub(crate) mod period;
 pub(crate) mod policy;
 pub(crate) mod record;
 pub(crate) mod region;
 pub(crate) mod revocation;
+pub(crate) mod rewrap;
 pub(crate) mod rotation;
 pub(crate) mod scope;
 pub(crate) mod state;
 pub(crate) mod tenant;
 pub(crate) mod text;
+pub(crate) mod wrapped_key;

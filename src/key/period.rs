@@ -80,11 +80,27 @@ fn civil(unix_millis: i64) -> Result<DateTime> {
 checked_text!(
     /// One period: `hour=2026-11-22T05Z`, `day=2026-11-22` or `month=2026-11`.
     PeriodLabel,
-    |text| text.len() <= 24 && text.is_ascii() && matches!(text.split_once('='), Some(("hour" | "day" | "month", v)) if !v.is_empty()),
+    |text| match text.split_once('=') {
+        Some(("hour", value)) => has_shape(value, "0000-00-00T00Z"),
+        Some(("day", value)) => has_shape(value, "0000-00-00"),
+        Some(("month", value)) => has_shape(value, "0000-00"),
+        _ => false,
+    },
     "a period is hour=2026-11-22T05Z, day=2026-11-22 or month=2026-11"
 );
 
+/// Digits where `shape` has them, its own characters elsewhere: labels of one kind sort by time.
+fn has_shape(value: &str, shape: &str) -> bool {
+    let fits = |(byte, shape): (u8, u8)| if shape == b'0' { byte.is_ascii_digit() } else { byte == shape };
+    value.len() == shape.len() && value.bytes().zip(shape.bytes()).all(fits)
+}
+
 impl PeriodLabel {
+    /// Whether both are hours, or days, or months; then they sort by time.
+    pub(crate) fn same_kind(&self, other: &Self) -> bool {
+        self.field().0 == other.field().0
+    }
+
     /// The label as a field: its name and value.
     pub fn field(&self) -> (&str, &str) {
         self.as_str().split_once('=').unwrap_or_default()
@@ -114,6 +130,17 @@ mod tests {
             let left = i64::try_from(period.remaining(NOW).unwrap().unwrap().as_millis()).unwrap();
             assert_eq!(label(period, NOW), label(period, NOW + left - 1));
             assert_ne!(label(period, NOW), label(period, NOW + left));
+        }
+    }
+
+    #[test]
+    fn labels_have_one_shape() {
+        for good in ["hour=2026-11-22T05Z", "day=2026-11-22", "month=2026-11"] {
+            assert!(PeriodLabel::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "hour=", "hour=2026-11-22", "day=2026-11-2x", "year=2026", "month=02026-11", "day=２026-1-22"]
+        {
+            assert!(PeriodLabel::new(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,13 +1,16 @@
 //! Tenant policies: what a tenant decided about its keys.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::suite::Suite;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::change::Forget;
 use crate::key::encryption_context::RESERVED;
 use crate::key::kek::KekUri;
+use crate::key::kek_expression::KekExpression;
 use crate::key::period::Period;
 use crate::key::region::Region;
 use crate::key::rotation::RotationPolicy;
@@ -15,8 +18,10 @@ use crate::key::scope::Scope;
 
 /// Most fields of a scope.
 pub const MAX_SCOPE_FIELDS: usize = 8;
-/// Most KEKs that wrap one data key.
-pub const MAX_KEKS: usize = 4;
+/// Most regions that a tenant is allowed beside its home.
+pub const MAX_ALLOWED_REGIONS: usize = 16;
+/// Longest contact in bytes.
+const MAX_CONTACT: usize = 200;
 
 /// What a tenant decided: which KEK, which region, what a data key covers and how long it serves.
 ///
@@ -35,35 +40,98 @@ pub const MAX_KEKS: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantPolicy {
-    keks: Vec<KekUri>,
+    keks: KekExpression,
     region: Region,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    allowed_regions: BTreeSet<Region>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    kek_regions: BTreeMap<KekUri, Region>,
     scope_fields: Vec<String>,
     period: Period,
     rotation: RotationPolicy,
     suite: Suite,
     cache_ttl_secs: u64,
     verify_new_keys: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retention_secs: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    contact: Option<String>,
 }
 
 impl TenantPolicy {
-    /// A policy with one KEK and a home region; one data key for the whole tenant, no periods, a cache time to live of
+    /// A policy with a KEK, or an expression of several, and a home region; one data key for the whole tenant, no periods, a cache time to live of
     /// five minutes.
-    pub fn new(kek: KekUri, region: Region) -> Self {
+    pub fn new(keks: impl Into<KekExpression>, region: Region) -> Self {
         Self {
-            keks: vec![kek],
+            keks: keks.into(),
             region,
+            allowed_regions: BTreeSet::new(),
+            kek_regions: BTreeMap::new(),
             scope_fields: Vec::new(),
             period: Period::None,
             rotation: RotationPolicy::default(),
             suite: Suite::default(),
             cache_ttl_secs: 300,
             verify_new_keys: true,
+            retention_secs: None,
+            contact: None,
         }
     }
 
     /// Wraps every new data key under this KEK as well; any one of them unwraps it (a replica, an escrow).
     pub fn or_kek(mut self, kek: KekUri) -> Self {
-        self.keks.push(kek);
+        self.keks = match self.keks {
+            KekExpression::AnyOf(mut of) => {
+                of.push(kek.into());
+                KekExpression::AnyOf(of)
+            }
+            other => KekExpression::AnyOf(vec![other, kek.into()]),
+        };
+        self
+    }
+
+    /// Other KEKs for new data keys. Records that exist keep theirs until they are rewrapped (`Admin::rewrap`).
+    pub fn wrapped_by(mut self, keks: impl Into<KekExpression>) -> Self {
+        self.keks = keks.into();
+        self
+    }
+
+    /// Another home region for new data keys and envelopes. What was sealed elsewhere opens as long as its region is
+    /// allowed ([`Self::allow_region`]).
+    pub fn home(mut self, region: Region) -> Self {
+        self.region = region;
+        self
+    }
+
+    /// Allows the tenant's KEKs and envelopes to be in this region too (at most 16 beside the home).
+    pub fn allow_region(mut self, region: Region) -> Self {
+        self.allowed_regions.insert(region);
+        self
+    }
+
+    /// Undoes [`Self::allow_region`]: what was sealed there no longer opens.
+    pub fn disallow_region(mut self, region: &Region) -> Self {
+        self.allowed_regions.remove(region);
+        self
+    }
+
+    /// States where a KEK is, for KEKs whose URI does not say (an ARN does). Used to refuse it before any call; what the
+    /// KMS itself says at enrolment counts as well.
+    pub fn kek_in(mut self, kek: KekUri, region: Region) -> Self {
+        self.kek_regions.insert(kek, region);
+        self
+    }
+
+    /// Erases data keys of periods that ended longer ago than this, in whole seconds, each time `Admin::apply_retention`
+    /// runs. Needs a [`Self::period`].
+    pub fn retain_for(mut self, time: Duration) -> Self {
+        self.retention_secs = Some(time.as_secs());
+        self
+    }
+
+    /// Who can restore what the tenant revoked, at most 200 bytes: a name, an address or a page. Errors name it.
+    pub fn contact(mut self, contact: impl Into<String>) -> Self {
+        self.contact = Some(contact.into());
         self
     }
 
@@ -107,8 +175,77 @@ impl TenantPolicy {
     }
 
     /// The KEKs that wrap new data keys.
-    pub fn keks(&self) -> &[KekUri] {
+    pub fn keks(&self) -> &KekExpression {
         &self.keks
+    }
+
+    /// The regions that the tenant is allowed beside its home.
+    pub fn allowed_regions(&self) -> impl Iterator<Item = &Region> {
+        self.allowed_regions.iter()
+    }
+
+    /// Whether envelopes, keys and KEKs of this tenant may be in `region`.
+    pub fn allows(&self, region: &Region) -> bool {
+        self.region == *region || self.allowed_regions.contains(region)
+    }
+
+    /// How long data keys outlive their period.
+    pub fn retention(&self) -> Option<Duration> {
+        self.retention_secs.map(Duration::from_secs)
+    }
+
+    /// Who can restore what the tenant revoked.
+    pub fn restored_by(&self) -> &str {
+        self.contact.as_deref().unwrap_or("its administrator")
+    }
+
+    /// Where a KEK is, as far as its URI or the policy says.
+    pub(crate) fn kek_region(&self, kek: &KekUri) -> Option<Region> {
+        kek.stated_region().or_else(|| self.kek_regions.get(kek).cloned())
+    }
+
+    /// What nodes have to forget when `next` takes this policy's place.
+    pub(crate) fn forgotten_for(&self, next: &Self) -> Forget {
+        let narrower =
+            next.cache_ttl_secs < self.cache_ttl_secs || self.all_regions().any(|region| !next.allows(region));
+        let seals_otherwise = next.region != self.region
+            || next.scope_fields != self.scope_fields
+            || next.period != self.period
+            || next.rotation != self.rotation
+            || next.suite != self.suite;
+        if narrower {
+            Forget::Keys
+        } else if seals_otherwise {
+            Forget::Sealing
+        } else {
+            Forget::Nothing
+        }
+    }
+
+    fn all_regions(&self) -> impl Iterator<Item = &Region> {
+        self.allowed_regions.iter().chain([&self.region])
+    }
+
+    /// Refuses a region, or a KEK that is stated to be in one, that the tenant does not allow. Asked before any KMS call.
+    ///
+    /// # Errors
+    /// `Region`.
+    pub(crate) fn check_kek_region(&self, kek: &KekUri) -> Result<()> {
+        match self.kek_region(kek) {
+            Some(region) => self.check_region(&region).map_err(|e| e.with_kek(kek.as_str())),
+            None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// `Region` if it is neither the tenant's home nor allowed.
+    pub(crate) fn check_region(&self, region: &Region) -> Result<()> {
+        if self.allows(region) {
+            return Ok(());
+        }
+        let allowed: Vec<&str> = self.allowed_regions.iter().map(Region::as_str).collect();
+        let message = format!("the tenant's home is {}, and beside it {allowed:?} are allowed", self.region);
+        Err(Error::new(ErrorKind::Region, message).with_region(region.as_str()))
     }
 
     /// Where new data keys and envelopes belong.
@@ -150,11 +287,20 @@ impl TenantPolicy {
     /// # Errors
     /// `InvalidArgument` saying which setting is wrong.
     pub(crate) fn check(&self) -> Result<()> {
-        if !(1..=MAX_KEKS).contains(&self.keks.len()) {
-            return Err(Error::invalid("a policy names 1 to 4 KEKs"));
+        self.keks.check()?;
+        self.keks.keks().try_for_each(|kek| self.check_kek_region(kek))?;
+        if self.allowed_regions.len() > MAX_ALLOWED_REGIONS {
+            return Err(Error::invalid("a policy allows at most 16 regions beside the home"));
         }
-        if self.keks.iter().enumerate().any(|(i, kek)| self.keks.iter().skip(i + 1).any(|other| other == kek)) {
-            return Err(Error::invalid("a policy names a KEK twice"));
+        if self.contact.as_ref().is_some_and(|c| c.is_empty() || c.len() > MAX_CONTACT || c.contains(char::is_control))
+        {
+            return Err(Error::invalid("a policy's contact has 1 to 200 bytes on one line"));
+        }
+        if self.retention_secs.is_some() && self.period == Period::None {
+            return Err(Error::invalid("keys without periods have no age to retain them by: set a period"));
+        }
+        if self.retention_secs == Some(0) {
+            return Err(Error::invalid("the retention time must be at least a second"));
         }
         if self.scope_fields.len() > MAX_SCOPE_FIELDS {
             return Err(Error::invalid("a scope has at most 8 fields"));
@@ -215,8 +361,45 @@ mod tests {
             policy().cache_ttl(Duration::ZERO),
             policy().cache_ttl(Duration::from_secs(86_401)),
             policy().rotation(RotationPolicy::default().max_messages(0)),
+            policy().retain_for(Duration::from_secs(9)),
+            policy().period(Period::Hour).retain_for(Duration::ZERO),
+            policy().contact(""),
+            policy().contact("a\nb"),
+            policy().wrapped_by(KekUri::new("x:arn:aws:kms:us:1:key/a").unwrap()),
+            policy().kek_in(KekUri::new("local:a").unwrap(), Region::new("us").unwrap()),
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keks_and_envelopes_stay_in_the_regions_allowed() {
+        let (eu, us) = (Region::new("eu").unwrap(), Region::new("us").unwrap());
+        let arn = KekUri::new("x:arn:aws:kms:us:1:key/a").unwrap();
+        assert!(policy().check_region(&eu).is_ok());
+        assert_eq!(policy().check_region(&us).unwrap_err().kind(), ErrorKind::Region);
+        assert_eq!(policy().check_kek_region(&arn).unwrap_err().kind(), ErrorKind::Region);
+        let both = policy().allow_region(us.clone()).wrapped_by(arn);
+        assert!(both.check().is_ok() && both.check_region(&us).is_ok());
+        assert!(both.disallow_region(&us).check().is_err());
+    }
+
+    #[test]
+    fn a_change_forgets_what_it_takes_away() {
+        let now = policy().allow_region(Region::new("us").unwrap());
+        let us = Region::new("us").unwrap();
+        for (next, forget) in [
+            (now.clone(), Forget::Nothing),
+            (now.clone().wrapped_by(KekUri::new("local:b").unwrap()).contact("x"), Forget::Nothing),
+            (now.clone().cache_ttl(Duration::from_secs(301)), Forget::Nothing),
+            (now.clone().cache_ttl(Duration::from_secs(299)), Forget::Keys),
+            (now.clone().disallow_region(&us), Forget::Keys),
+            (now.clone().home(us.clone()), Forget::Keys),
+            (now.clone().allow_region(Region::new("eu").unwrap()).home(us), Forget::Sealing),
+            (now.clone().period(Period::Day), Forget::Sealing),
+            (now.clone().suite(Suite::ChaCha20Poly1305), Forget::Sealing),
+        ] {
+            assert_eq!(now.forgotten_for(&next), forget, "{next:?}");
         }
     }
 

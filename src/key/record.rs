@@ -4,24 +4,12 @@ use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::id::{KeyId, TenantId};
-use crate::key::kek::KekUri;
 use crate::key::period::PeriodLabel;
 use crate::key::region::Region;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
-use crate::key::tenant::revoked;
-
-/// Most bytes of a wrapped data key: AWS KMS takes and gives up to 6144.
-pub const MAX_WRAPPED: usize = 6144;
-
-/// A data key wrapped by one KEK.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrapping {
-    /// The KEK that unwraps it.
-    pub kek: KekUri,
-    /// What the KMS gave: opaque, 1 to 6144 bytes.
-    pub wrapped: Vec<u8>,
-}
+use crate::key::tenant::suspended;
+use crate::key::wrapped_key::{Pending, WrappedKey};
 
 /// The stored row of a data key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +28,14 @@ pub struct KeyRecord {
     pub region: Region,
     /// What it may do.
     pub state: KeyState,
-    /// The key, wrapped; any one of these unwraps it. Empty only when Destroyed.
-    pub wrappings: Vec<Wrapping>,
+    /// Since when, in Unix milliseconds.
+    pub state_since: i64,
+    /// The key, wrapped. `None` only when Destroyed.
+    pub wrapped: Option<WrappedKey>,
+    /// The key wrapped anew by a rewrap, until it has been read back and unwrapped; then it takes the place of `wrapped`.
+    pub pending: Option<Pending>,
+    /// The tenant's epoch under which `wrapped` was made.
+    pub wrapped_epoch: u64,
     /// When it was created, in Unix milliseconds.
     pub created_at: i64,
     /// Counts the changes of the row; compare-and-set goes by it. A new row has 1.
@@ -59,7 +53,7 @@ impl KeyRecord {
     pub(crate) fn check_opens(&self) -> Result<()> {
         match self.state {
             KeyState::Active | KeyState::Deactivated => Ok(()),
-            KeyState::Suspended => Err(revoked()),
+            KeyState::Suspended => Err(suspended()),
             KeyState::Destroyed => {
                 Err(Error::new(ErrorKind::Erased, "the data key was erased; what it sealed cannot be opened again"))
             }
@@ -67,20 +61,32 @@ impl KeyRecord {
         .map_err(|e: Error| e.with_tenant(self.tenant.as_str()).with_region(self.region.as_str()))
     }
 
+    /// The row to write to bring it into `state`. Of a Destroyed key's wrappings nothing is left.
+    pub(crate) fn into_state(mut self, state: KeyState, now: i64) -> Self {
+        self.state = state;
+        self.state_since = now;
+        if state == KeyState::Destroyed {
+            self.wrapped = None;
+            self.pending = None;
+        }
+        self.revision += 1;
+        self
+    }
+
     /// Checks what a store read, before anything is done with it.
     ///
     /// # Errors
     /// `Malformed` naming the field that cannot be.
     pub fn check(&self) -> Result<()> {
-        let wrapped_well = self.wrappings.iter().all(|w| (1..=MAX_WRAPPED).contains(&w.wrapped.len()));
-        let problem = if self.wrappings.is_empty() != (self.state == KeyState::Destroyed) {
+        let destroyed = self.state == KeyState::Destroyed;
+        let problem = if self.wrapped.is_none() != destroyed || (destroyed && self.pending.is_some()) {
             "a key record has no wrapping (or a destroyed one has)"
-        } else if !wrapped_well {
-            "a key record's wrapped key has not 1 to 6144 bytes"
-        } else if self.revision == 0 {
-            "a key record has revision 0"
+        } else if self.revision == 0 || self.wrapped_epoch == 0 {
+            "a key record has revision or epoch 0"
         } else {
-            return Ok(());
+            let mut both = self.wrapped.iter().chain(self.pending.as_ref().map(|p| &p.wrapped));
+            let wrapped = both.try_for_each(WrappedKey::check);
+            return wrapped.map_err(|e| e.with_tenant(self.tenant.as_str()));
         };
         Err(Error::malformed(problem).with_tenant(self.tenant.as_str()))
     }

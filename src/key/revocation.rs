@@ -3,52 +3,129 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::key::id::KeyId;
 use crate::key::period::PeriodLabel;
+use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
 
-/// Which of a tenant's data keys: those whose scope or period has all of these fields. No fields means every key.
+/// The names of periods, which no scope field has.
+const PERIODS: [&str; 3] = ["hour", "day", "month"];
+
+/// Most keys that one selector names by their ids.
+pub const MAX_SELECTED_KEYS: usize = 1000;
+
+/// Which of a tenant's data keys: those that meet every condition given. No condition means every key.
 ///
 /// ```
-/// use strongroom::Selector;
+/// use strongroom::{PeriodLabel, Selector};
 /// let everything = Selector::everything();
 /// let channel = Selector::fields([("channel", "C9")]);
 /// let hour_of_channel = Selector::fields([("channel", "C9"), ("hour", "2026-11-22T05Z")]);
-/// # let _ = (everything, channel, hour_of_channel);
+/// let (from, to) = (PeriodLabel::new("hour=2026-11-22T05Z")?, PeriodLabel::new("hour=2026-11-22T08Z")?);
+/// let morning = Selector::fields([("channel", "C9")]).from(from).to(to); // both hours included
+/// # let _ = (everything, channel, hour_of_channel, morning);
+/// # Ok::<(), strongroom::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Selector(Vec<(String, String)>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<PeriodLabel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    to: Option<PeriodLabel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<KeyId>>,
+}
 
 impl Selector {
     /// Every key of the tenant.
     pub fn everything() -> Self {
-        Self(Vec::new())
+        Self::default()
     }
 
     /// The keys with all of these scope fields; `hour`, `day` and `month` select periods.
     pub fn fields<N: Into<String>, V: Into<String>>(fields: impl IntoIterator<Item = (N, V)>) -> Self {
         let mut fields: Vec<_> = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
         fields.sort();
-        Self(fields)
+        Self { fields, ..Self::default() }
     }
 
-    /// Whether it covers the keys of `scope` in `period`.
-    pub fn covers(&self, scope: &Scope, period: Option<&PeriodLabel>) -> bool {
-        self.0.iter().all(|(name, value)| {
-            scope.get(name) == Some(value) || period.map(PeriodLabel::field) == Some((name.as_str(), value.as_str()))
-        })
+    /// The keys with these ids, at most 1000.
+    pub fn keys(keys: impl IntoIterator<Item = KeyId>) -> Self {
+        let mut keys: Vec<_> = keys.into_iter().collect();
+        keys.sort_unstable();
+        Self { keys: Some(keys), ..Self::default() }
+    }
+
+    /// Of these, the keys of this period and later ones.
+    pub fn from(mut self, first: PeriodLabel) -> Self {
+        self.from = Some(first);
+        self
+    }
+
+    /// Of these, the keys of this period and earlier ones.
+    pub fn to(mut self, last: PeriodLabel) -> Self {
+        self.to = Some(last);
+        self
+    }
+
+    /// Whether it covers a key.
+    pub fn covers(&self, scope: &Scope, period: Option<&PeriodLabel>, key_id: Option<&KeyId>) -> bool {
+        let in_period =
+            |(name, value): &(String, String)| period.map(PeriodLabel::field) == Some((name.as_str(), value.as_str()));
+        self.fields.iter().all(|field| scope.get(&field.0) == Some(field.1.as_str()) || in_period(field))
+            && self.from.as_ref().is_none_or(|from| period.is_some_and(|p| p.same_kind(from) && p >= from))
+            && self.to.as_ref().is_none_or(|to| period.is_some_and(|p| p.same_kind(to) && p <= to))
+            && self.keys.as_ref().is_none_or(|keys| key_id.is_some_and(|id| keys.binary_search(id).is_ok()))
+    }
+
+    /// Whether it could cover a key of `scope`, whatever its period and id.
+    pub(crate) fn may_cover(&self, scope: &Scope) -> bool {
+        let is_period = |name: &str| PERIODS.contains(&name);
+        self.fields.iter().all(|(name, value)| is_period(name) || scope.get(name) == Some(value))
+    }
+
+    pub(crate) fn covers_record(&self, record: &KeyRecord) -> bool {
+        self.covers(&record.scope, record.period.as_ref(), Some(&record.key_id))
+    }
+
+    /// The ids it names, where it names keys by their ids.
+    pub fn key_ids(&self) -> Option<&[KeyId]> {
+        self.keys.as_deref()
     }
 
     /// # Errors
-    /// `InvalidArgument` if a field is neither one of `scope_fields` nor a period: the rule would cover nothing, and the
-    /// tenant would believe it did.
+    /// `InvalidArgument` if the rule could cover nothing and the tenant would believe it did: a field that is neither one of
+    /// `scope_fields` nor a period, an empty range, no key.
     pub(crate) fn check(&self, scope_fields: &[String]) -> Result<()> {
-        let known = |name: &String| scope_fields.contains(name) || ["hour", "day", "month"].contains(&name.as_str());
-        match self.0.iter().find(|(name, _)| !known(name)) {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::invalid(format!(
+        let known = |name: &String| scope_fields.contains(name) || PERIODS.contains(&name.as_str());
+        if let Some((name, _)) = self.fields.iter().find(|(name, _)| !known(name)) {
+            return Err(Error::invalid(format!(
                 "{name:?} is not a scope field of this tenant ({scope_fields:?}); the rule would cover nothing"
-            ))),
+            )));
         }
+        if let (Some(from), Some(to)) = (&self.from, &self.to)
+            && (!from.same_kind(to) || from > to)
+        {
+            return Err(Error::invalid(format!("no period is from {from} to {to}; the rule would cover nothing")));
+        }
+        match &self.keys {
+            Some(keys) if keys.is_empty() => Err(Error::invalid("a selector of keys names at least one")),
+            Some(keys) if keys.len() > MAX_SELECTED_KEYS => Err(Error::limit("a selector names at most 1000 keys")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts: Vec<String> = self.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        parts.extend(self.from.iter().map(|from| format!("from {from}")));
+        parts.extend(self.to.iter().map(|to| format!("to {to}")));
+        parts.extend(self.keys.iter().map(|keys| format!("{} key(s) by id", keys.len())));
+        if parts.is_empty() { f.write_str("everything") } else { f.write_str(&parts.join(", ")) }
     }
 }
 
@@ -67,18 +144,50 @@ mod tests {
     use super::*;
     use crate::key::period::Period;
 
+    fn hour(n: i64) -> PeriodLabel {
+        Period::Hour.label(n * 3_600_000).unwrap().unwrap()
+    }
+
     #[test]
     fn covers_what_has_all_the_fields() {
         let scope = Scope::new(&[("workspace", "W1"), ("channel", "C9")]).unwrap();
-        let hour = Period::Hour.label(0).unwrap();
-        let covers = |fields: &[(&str, &str)]| Selector::fields(fields.iter().copied()).covers(&scope, hour.as_ref());
+        let now = hour(0);
+        let covers =
+            |fields: &[(&str, &str)]| Selector::fields(fields.iter().copied()).covers(&scope, Some(&now), None);
         assert!(covers(&[]));
         assert!(covers(&[("channel", "C9")]));
         assert!(covers(&[("channel", "C9"), ("hour", "1970-01-01T00Z")]));
         assert!(!covers(&[("channel", "C8")]));
         assert!(!covers(&[("channel", "C9"), ("hour", "1970-01-01T01Z")]));
         assert!(!covers(&[("C9", "channel")]));
-        assert!(!Selector::fields([("hour", "1970-01-01T00Z")]).covers(&scope, None));
+        assert!(!Selector::fields([("hour", "1970-01-01T00Z")]).covers(&scope, None, None));
+        let may_cover = |fields: &[(&str, &str)]| Selector::fields(fields.iter().copied()).may_cover(&scope);
+        assert!(may_cover(&[]) && may_cover(&[("channel", "C9"), ("hour", "1970-01-01T01Z")]));
+        assert!(!may_cover(&[("channel", "C8")]));
+    }
+
+    #[test]
+    fn covers_periods_from_and_to() {
+        let scope = Scope::new(&[("channel", "C9")]).unwrap();
+        let morning = Selector::fields([("channel", "C9")]).from(hour(5)).to(hour(8));
+        let covered: Vec<i64> = (0..12).filter(|n| morning.covers(&scope, Some(&hour(*n)), None)).collect();
+        assert_eq!(covered, [5, 6, 7, 8]);
+        assert!(!morning.covers(&scope, None, None));
+        assert!(!morning.covers(&Scope::new(&[("channel", "C8")]).unwrap(), Some(&hour(6)), None));
+        let since = Selector::everything().from(hour(5));
+        assert!(since.covers(&scope, Some(&hour(100)), None) && !since.covers(&scope, Some(&hour(4)), None));
+        let day = Period::Day.label(0).unwrap().unwrap();
+        assert!(!Selector::everything().to(hour(8)).covers(&scope, Some(&day), None), "days are not hours");
+    }
+
+    #[test]
+    fn covers_keys_by_id() {
+        let scope = Scope::new(&[]).unwrap();
+        let id = |n| KeyId::from_bytes([n; 32]);
+        let two = Selector::keys([id(7), id(3)]);
+        let covered: Vec<u8> = (0..9).filter(|n| two.covers(&scope, None, Some(&id(*n)))).collect();
+        assert_eq!(covered, [3, 7]);
+        assert!(!two.covers(&scope, None, None), "a key that is not made yet has no id");
     }
 
     #[test]
@@ -87,5 +196,11 @@ mod tests {
         assert!(Selector::fields([("channel", "C9")]).check(&fields).is_ok());
         assert!(Selector::fields([("hour", "x")]).check(&fields).is_ok());
         assert!(Selector::fields([("chanel", "C9")]).check(&fields).is_err());
+        assert!(Selector::everything().from(hour(5)).to(hour(5)).check(&fields).is_ok());
+        assert!(Selector::everything().from(hour(6)).to(hour(5)).check(&fields).is_err());
+        assert!(
+            Selector::everything().from(hour(6)).to(Period::Day.label(0).unwrap().unwrap()).check(&fields).is_err()
+        );
+        assert!(Selector::keys([]).check(&fields).is_err());
     }
 }

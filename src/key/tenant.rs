@@ -1,11 +1,16 @@
 //! Tenant records: a tenant's row in the key store.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::id::TenantId;
+use crate::key::erasure::Erasure;
+use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::policy::TenantPolicy;
 use crate::key::revocation::Revocation;
+use crate::key::rewrap::RewrapOrder;
 use crate::key::scope::Scope;
+
+/// Most revocations, and most erasures that wait, of one tenant at a time: every load goes through them.
+pub(crate) const MAX_RULES: usize = 1000;
 
 /// The stored row of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,23 +21,49 @@ pub struct TenantRecord {
     pub policy: TenantPolicy,
     /// What is revoked at present.
     pub revocations: Vec<Revocation>,
+    /// What is waiting to be erased.
+    pub erasures: Vec<Erasure>,
+    /// The rewrap under way, until every record is done.
+    pub rewrap: Option<RewrapOrder>,
     /// When it was enrolled, in Unix milliseconds.
     pub enrolled_at: i64,
-    /// Counts the changes of the row; compare-and-set goes by it. A new row has 1.
-    pub revision: u64,
+    /// Counts the changes of the row, so that life-cycle decisions have an order: compare-and-set goes by it, a data key is
+    /// inserted only under the epoch it was made under, and a node that saw a higher one refuses a lower one. A new row has
+    /// 1.
+    pub epoch: u64,
 }
 
 impl TenantRecord {
     /// # Errors
-    /// `Revoked` if a revocation covers the keys of `scope` in `period`.
-    pub(crate) fn check_not_revoked(&self, scope: &Scope, period: Option<&PeriodLabel>) -> Result<()> {
-        match self.revocations.iter().find(|r| r.selector.covers(scope, period)) {
-            None => Ok(()),
-            Some(_) => Err(revoked().with_tenant(self.tenant.as_str())),
+    /// `Limit` if there are too many rules.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.revocations.len() > MAX_RULES || self.erasures.len() > MAX_RULES {
+            return Err(Error::limit("a tenant has at most 1000 revocations, and as many erasures that wait"));
         }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Revoked` if a revocation, or an erasure that waits, covers the keys of `scope` in `period`, or this one.
+    pub(crate) fn check_not_revoked(
+        &self,
+        scope: &Scope,
+        period: Option<&PeriodLabel>,
+        key_id: Option<&KeyId>,
+    ) -> Result<()> {
+        let by = self.policy.restored_by();
+        if self.revocations.iter().any(|r| r.selector.covers(scope, period, key_id)) {
+            let message = format!("the tenant revoked this key; {by} can restore it");
+            return Err(Error::new(ErrorKind::Revoked, message).with_tenant(self.tenant.as_str()));
+        }
+        if let Some(erasure) = self.erasures.iter().find(|e| e.selector.covers(scope, period, key_id)) {
+            let message = format!("this key waits to be erased (erasure {}); {by} can still undo that", erasure.id);
+            return Err(Error::new(ErrorKind::Revoked, message).with_tenant(self.tenant.as_str()));
+        }
+        Ok(())
     }
 }
 
-pub(crate) fn revoked() -> Error {
-    Error::new(ErrorKind::Revoked, "the tenant revoked this key; its administrator can restore it")
+pub(crate) fn suspended() -> Error {
+    Error::new(ErrorKind::Revoked, "this key is suspended; the tenant's administrator can restore it")
 }

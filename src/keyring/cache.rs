@@ -15,8 +15,9 @@ use hashbrown::Equivalent;
 use crate::crypto::allotment::Budget;
 use crate::key::data_key::LoadedKey;
 use crate::key::id::{KeyId, TenantId};
-use crate::key::kek::KekUri;
+use crate::key::kek_expression::KekExpression;
 use crate::key::period::PeriodLabel;
+use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::keyring::cow_map::CowMap;
 
@@ -24,7 +25,7 @@ use crate::keyring::cow_map::CowMap;
 pub(crate) struct CachedKey {
     pub(crate) tenant: TenantId,
     pub(crate) period: Option<PeriodLabel>,
-    pub(crate) keks: Vec<KekUri>,
+    pub(crate) keks: KekExpression,
     pub(crate) key: LoadedKey,
     /// Opens until then: the time to live, counted from before the unwrap.
     pub(crate) opens_until: Duration,
@@ -41,7 +42,7 @@ impl CachedKey {
     pub(crate) fn new(
         tenant: TenantId,
         period: Option<PeriodLabel>,
-        keks: Vec<KekUri>,
+        keks: KekExpression,
         key: LoadedKey,
         loaded: Duration,
         ttl: Duration,
@@ -60,6 +61,10 @@ impl CachedKey {
         }
     }
 
+    pub(crate) fn is_covered_by(&self, selector: &Selector) -> bool {
+        selector.covers(self.key.scope(), self.period.as_ref(), Some(self.key.key_id()))
+    }
+
     /// Whether the caller should start loading the key again, ahead of its end. Says so to one caller, and again after a
     /// twentieth of the time to live if that did not help.
     pub(crate) fn wants_refresh(&self, now: Duration) -> bool {
@@ -72,7 +77,7 @@ impl CachedKey {
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -249,13 +254,39 @@ impl KeyCache {
         expired.len()
     }
 
-    /// Makes a scope find no sealing key in its slot, so that the next seal asks the store. What it sealed still opens.
-    pub(crate) fn stop_sealing(&self, tenant: &TenantId, scope: &Scope, meanwhile: impl FnOnce()) {
-        let _book = lock(&self.book);
+    /// Takes out everything, and runs `meanwhile` under the same lock.
+    pub(crate) fn purge_all(&self, meanwhile: impl FnOnce()) -> usize {
+        let mut book = lock(&self.book);
         meanwhile();
-        if let Some(slot) = lock(&self.slots).get(&(tenant.clone(), scope.clone())) {
-            slot.current.store(None);
+        let all: Vec<_> = book.order.values().cloned().collect();
+        for key in &all {
+            self.take(&mut book, key);
         }
+        all.len()
+    }
+
+    /// Takes the keys of `tenant` that `which` names out of their scopes' slots, so that the next seal asks the store. What
+    /// they sealed still opens.
+    pub(crate) fn stop_sealing(
+        &self,
+        tenant: &TenantId,
+        which: impl Fn(&CachedKey) -> bool,
+        meanwhile: impl FnOnce(),
+    ) -> usize {
+        let book = lock(&self.book);
+        meanwhile();
+        let mut slots = lock(&self.slots);
+        let mut stopped = 0;
+        for key in book.of(tenant).filter(|key| which(key)) {
+            // Every key in a slot is in the book.
+            if let Some(slot) = slots.get_mut(&(key.tenant.clone(), key.key.scope().clone()))
+                && slot.holds(&key)
+            {
+                slot.current.store(None);
+                stopped += 1;
+            }
+        }
+        stopped
     }
 
     /// How many keys are cached.
@@ -343,7 +374,8 @@ mod tests {
     use super::*;
     use crate::crypto::secret::DataKey;
     use crate::crypto::suite::Suite;
-    use crate::key::record::{KeyRecord, Wrapping};
+    use crate::key::kek::KekUri;
+    use crate::key::record::KeyRecord;
     use crate::key::region::Region;
     use crate::key::state::KeyState;
 
@@ -371,12 +403,15 @@ mod tests {
             period: None,
             region: Region::new("eu").unwrap(),
             state: KeyState::Active,
-            wrappings: vec![Wrapping { kek: kek.clone(), wrapped: vec![1] }],
+            state_since: 0,
+            wrapped: None,
+            pending: None,
+            wrapped_epoch: 1,
             created_at: 0,
             revision: 1,
         };
         let loaded_key = LoadedKey::verified(&data_key, &record, Arc::new(Budget::new(100))).unwrap();
-        Arc::new(CachedKey::new(record.tenant, None, vec![kek], loaded_key, loaded, TTL, Duration::MAX))
+        Arc::new(CachedKey::new(record.tenant, None, kek.into(), loaded_key, loaded, TTL, Duration::MAX))
     }
 
     fn put(cache: &Arc<KeyCache>, key: &Arc<CachedKey>) -> SlotRef {

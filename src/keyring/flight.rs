@@ -105,10 +105,15 @@ impl Flights {
         landed
     }
 
-    /// Marks the tenant's loads under way as stale.
-    pub(crate) fn make_stale(&self, tenant: &TenantId) {
+    /// Marks all loads under way as stale.
+    pub(crate) fn make_all_stale(&self) {
+        self.lock().values().for_each(|flight| flight.stale.0.store(true, Ordering::SeqCst));
+    }
+
+    /// Marks those of the tenant's loads under way as stale that `which` names.
+    pub(crate) fn make_stale(&self, tenant: &TenantId, which: impl Fn(&Wanted) -> bool) {
         for (wanted, flight) in self.lock().iter() {
-            if wanted.tenant() == tenant {
+            if wanted.tenant() == tenant && which(wanted) {
                 flight.stale.0.store(true, Ordering::SeqCst);
             }
         }

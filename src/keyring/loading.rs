@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::crypto::allotment::Budget;
 use crate::crypto::secret::DataKey;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::data_key::{LoadedKey, verify};
+use crate::key::data_key::LoadedKey;
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
-use crate::key::record::{KeyRecord, Wrapping};
+use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
 use crate::key::tenant::TenantRecord;
@@ -39,9 +39,13 @@ impl Keyring {
     /// A tenant's row as it is now.
     ///
     /// # Errors
-    /// `UnknownTenant` if there is none.
+    /// `UnknownTenant` if there is none; `RolledBack` if a newer one was seen.
     pub(crate) async fn tenant(&self, tenant: &TenantId) -> Result<TenantRecord> {
+        let least = self.epochs.least(tenant).await?;
         let row = self.store.tenant(tenant).await?.filter(|row| row.tenant == *tenant);
+        if least > 0 || row.is_some() {
+            self.epochs.saw(tenant, row.as_ref().map_or(0, |row| row.epoch), least).await?;
+        }
         row.ok_or_else(|| Error::new(ErrorKind::UnknownTenant, "no such tenant is enrolled; enroll it first"))
             .and_then(|row| match row.policy.check() {
                 Ok(()) => Ok(row),
@@ -87,7 +91,8 @@ impl Keyring {
             return Err(wrong_record(tenant));
         }
         self.check_served(record.region.as_str())?;
-        row.check_not_revoked(&record.scope, record.period.as_ref())?;
+        row.policy.check_region(&record.region)?;
+        row.check_not_revoked(&record.scope, record.period.as_ref(), Some(&record.key_id))?;
         record.check_opens()?;
         let slot = self.cache.slot(tenant, &record.scope);
         self.cached(&row, Found { record, data_key: None }, slot.slot(), began).await
@@ -118,8 +123,11 @@ impl Keyring {
         row.policy.check_scope(scope)?;
         self.check_served(row.policy.home_region().as_str())?;
         let period = row.policy.key_period().label(began.unix_millis)?;
-        row.check_not_revoked(scope, period.as_ref())?;
+        row.check_not_revoked(scope, period.as_ref(), None)?;
         let active = self.store.active_key(&row.tenant, scope, period.as_ref()).await?;
+        if let Some(active) = &active {
+            row.check_not_revoked(scope, period.as_ref(), Some(&active.key_id))?;
+        }
         Ok((period, active))
     }
 
@@ -145,7 +153,7 @@ impl Keyring {
         Ok(placed_or(placed, new))
     }
 
-    /// A new data key, wrapped by every KEK of the policy, each wrapping opened again and compared.
+    /// A new data key, wrapped for the policy's KEKs, every wrapping opened again and compared.
     async fn make(
         &self,
         row: &TenantRecord,
@@ -156,33 +164,26 @@ impl Keyring {
         let policy = &row.policy;
         let (suite, region) = (policy.key_suite(), policy.home_region());
         let context = EncryptionContext::new(&row.tenant, region, suite, scope, period.as_ref())?;
-        let (first, others) =
-            policy.keks().split_first().ok_or_else(|| Error::invalid("the tenant's policy names no KEK"))?;
-        let made = self.kms.generate(&row.tenant, first, &context).await?;
-        let mut wrappings = vec![Wrapping { kek: first.clone(), wrapped: made.wrapped }];
-        for kek in others {
-            let wrapped = self.kms.wrap(&row.tenant, kek, &context, &made.data_key).await?;
-            wrappings.push(Wrapping { kek: kek.clone(), wrapped });
-        }
+        let (data_key, wrapped) = self.generate(row, policy.keks(), &context).await?;
         let record = KeyRecord {
             tenant: row.tenant.clone(),
-            key_id: KeyId::of(&made.data_key, suite)?,
+            key_id: KeyId::of(&data_key, suite)?,
             suite,
             scope: scope.clone(),
             period,
             region: region.clone(),
             state: KeyState::Active,
-            wrappings,
+            state_since: began.unix_millis,
+            wrapped: Some(wrapped.clone()),
+            pending: None,
+            wrapped_epoch: row.epoch,
             created_at: began.unix_millis,
             revision: 1,
         };
         if policy.verifies_new_keys() {
-            for wrapping in &record.wrappings {
-                let again = self.kms.unwrap(&row.tenant, wrapping, &context).await?;
-                verify(&again, &record).map_err(|e| e.with_kek(wrapping.kek.as_str()))?;
-            }
+            self.prove(row, &record, &wrapped).await?;
         }
-        Ok(Found { record, data_key: Some(made.data_key) })
+        Ok(Found { record, data_key: Some(data_key) })
     }
 
     /// Unwraps where need be, verifies, and says how long the key may be used.
@@ -190,7 +191,7 @@ impl Keyring {
         let Found { record, data_key } = found;
         let data_key = match data_key {
             Some(data_key) => data_key,
-            None => self.unwrap(&record).await?,
+            None => self.unwrap(row, &record).await?,
         };
         let rotation = row.policy.rotation_policy();
         let seals = record.state == KeyState::Active
@@ -203,43 +204,9 @@ impl Keyring {
         if let Some(left) = row.policy.key_period().remaining(began.unix_millis)? {
             seals_for = seals_for.min(left);
         }
-        let keks = record.wrappings.iter().map(|w| w.kek.clone()).collect();
+        let keks = record.wrapped.as_ref().ok_or_else(Error::unopenable)?.expression();
         let ttl = row.policy.key_cache_ttl();
         Ok(CachedKey::new(record.tenant, record.period, keks, key, began.monotonic, ttl, seals_for))
-    }
-
-    /// The first wrapping that answers serves. If none does: denied only if all are; else what may pass, so that callers
-    /// retry.
-    async fn unwrap(&self, record: &KeyRecord) -> Result<DataKey> {
-        let context = record.encryption_context()?;
-        let mut failure: Option<Error> = None;
-        for wrapping in &record.wrappings {
-            let unwrapped = match self.kms.unwrap(&record.tenant, wrapping, &context).await {
-                Ok(data_key) => verify(&data_key, record).map(|()| data_key),
-                Err(e) => Err(e),
-            };
-            match unwrapped {
-                Ok(data_key) => return Ok(data_key),
-                Err(e) => {
-                    let e = e.with_kek(wrapping.kek.as_str());
-                    if failure.as_ref().is_none_or(|f| f.kind() == ErrorKind::Denied) {
-                        failure = Some(e);
-                    }
-                }
-            }
-        }
-        let failure = failure.unwrap_or_else(|| Error::malformed("the key record has no wrapping"));
-        if failure.kind() == ErrorKind::Denied {
-            self.drop_denied(record);
-        }
-        Err(failure.with_region(record.region.as_str()))
-    }
-
-    /// Denied is not down: the tenant's cached keys that only these KEKs unwrap go at once.
-    fn drop_denied(&self, record: &KeyRecord) {
-        let denied = |key: &CachedKey| key.keks.iter().all(|kek| record.wrappings.iter().any(|w| w.kek == *kek));
-        let dropped = self.cache.purge(&record.tenant, denied, || self.flights.make_stale(&record.tenant));
-        tracing::warn!(tenant = %record.tenant, dropped, "the KMS denies the tenant's KEK: its cached keys are dropped");
     }
 }
 

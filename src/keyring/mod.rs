@@ -1,9 +1,12 @@
 //! Floor 4: the keyring. The only place where KMS, store and clock meet: the cache, loading keys into it, purging it.
 
+pub(crate) mod anchor;
 pub(crate) mod cache;
 pub(crate) mod cow_map;
 pub(crate) mod flight;
 pub(crate) mod loading;
+pub(crate) mod watch;
+pub(crate) mod wrapping;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -17,8 +20,10 @@ use crate::key::id::{KeyId, TenantId};
 use crate::key::region::Region;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
-use crate::keyring::cache::{CachedKey, KeyCache, SlotRef};
+use crate::keyring::anchor::{EpochAnchor, Epochs};
+use crate::keyring::cache::{KeyCache, SlotRef};
 use crate::keyring::flight::{Flights, Loaded, Stale, Wanted, landing};
+use crate::keyring::watch::{Watch, watching};
 use crate::kms::router::KmsRouter;
 use crate::store::KeyStore;
 
@@ -34,23 +39,40 @@ pub(crate) struct Keyring {
     pub(crate) kms: KmsRouter,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cache: Arc<KeyCache>,
+    pub(crate) watch: Watch,
     serving: BTreeSet<Region>,
+    epochs: Epochs,
     flights: Flights,
     runtime: Handle,
 }
 
+/// What a keyring is built from.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn KeyStore>,
+    pub(crate) kms: KmsRouter,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cache: KeyCache,
+    pub(crate) serving: BTreeSet<Region>,
+    pub(crate) revocation_bound: Duration,
+    pub(crate) anchor: Option<Arc<dyn EpochAnchor>>,
+    pub(crate) runtime: Handle,
+}
+
 impl Keyring {
-    pub(crate) fn new(
-        store: Arc<dyn KeyStore>,
-        kms: KmsRouter,
-        clock: Arc<dyn Clock>,
-        cache: KeyCache,
-        serving: BTreeSet<Region>,
-        runtime: Handle,
-    ) -> Arc<Self> {
-        let keyring =
-            Arc::new(Self { store, kms, clock, cache: Arc::new(cache), serving, flights: Flights::default(), runtime });
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let keyring = Arc::new(Self {
+            store: parts.store,
+            kms: parts.kms,
+            clock: parts.clock,
+            cache: Arc::new(parts.cache),
+            watch: Watch::new(parts.revocation_bound),
+            serving: parts.serving,
+            epochs: Epochs::new(parts.anchor),
+            flights: Flights::default(),
+            runtime: parts.runtime,
+        });
         keyring.runtime.spawn(sweeping(Arc::downgrade(&keyring)));
+        keyring.runtime.spawn(watching(Arc::downgrade(&keyring)));
         keyring
     }
 
@@ -76,12 +98,23 @@ impl Keyring {
 
     /// Loads a scope's Active key into its slot.
     pub(crate) async fn sealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope) -> Loaded {
+        if self.renew_lease().await?
+            && let Some(key) = &*self.slot(tenant, scope).slot().current.load()
+            && self.now() < key.seals_until
+        {
+            return Ok(Arc::clone(key)); // only the lease was missing
+        }
         let wanted = Wanted::Sealing(tenant.clone(), scope.clone());
         landing(self.start(wanted)).await
     }
 
     /// Loads a key to open with.
     pub(crate) async fn opening_key(self: &Arc<Self>, tenant: &TenantId, key_id: &KeyId) -> Loaded {
+        if self.renew_lease().await?
+            && let Some(key) = self.cache.with_opening(tenant, key_id, self.now(), Arc::clone)
+        {
+            return Ok(key);
+        }
         landing(self.start(Wanted::Opening(tenant.clone(), *key_id))).await
     }
 
@@ -98,6 +131,7 @@ impl Keyring {
 
     async fn load(&self, wanted: &Wanted, stale: &Stale) -> Loaded {
         for _ in 0..STALE_LOADS {
+            self.renew_lease().await?;
             stale.clear();
             let (loaded, slot) = match wanted {
                 Wanted::Sealing(tenant, scope) => {
@@ -106,23 +140,40 @@ impl Keyring {
                 }
                 Wanted::Opening(tenant, key_id) => (self.load_opening(tenant, key_id).await, None),
             };
-            let key = Arc::new(loaded?);
+            let key = match loaded {
+                // What it was made under was changed meanwhile: a policy, a revocation, the Active key.
+                Err(e) if e.kind() == ErrorKind::Conflict => continue,
+                loaded => Arc::new(loaded?),
+            };
             if self.cache.insert(&key, slot.as_ref().map(SlotRef::slot), || !stale.is_stale()) {
                 return Ok(key);
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "the tenant's keys are being revoked or rotated over and over; retry"))
+        Err(Error::new(ErrorKind::Unavailable, "the tenant's keys are being changed over and over; retry"))
     }
 
     /// Takes the keys that `selector` covers out of this process at once, loads under way included.
     pub(crate) fn purge(&self, tenant: &TenantId, selector: &Selector) -> usize {
-        let covered = |key: &CachedKey| selector.covers(key.key.scope(), key.period.as_ref());
-        self.cache.purge(tenant, covered, || self.flights.make_stale(tenant))
+        let may_be_covered = |wanted: &Wanted| match wanted {
+            Wanted::Sealing(_, scope) => selector.may_cover(scope),
+            Wanted::Opening(..) => true,
+        };
+        self.cache.purge(tenant, |key| key.is_covered_by(selector), || self.flights.make_stale(tenant, may_be_covered))
     }
 
-    /// Makes the next seal of a scope ask the store which key is Active.
-    pub(crate) fn stop_sealing(&self, tenant: &TenantId, scope: &Scope) {
-        self.cache.stop_sealing(tenant, scope, || self.flights.make_stale(tenant));
+    /// Takes every key out of this process at once, loads under way included.
+    pub(crate) fn purge_all(&self) -> usize {
+        self.cache.purge_all(|| self.flights.make_all_stale())
+    }
+
+    /// Makes the next seal under the keys that `selector` covers ask the store which key is Active.
+    pub(crate) fn stop_sealing(&self, tenant: &TenantId, selector: &Selector) -> usize {
+        let may_be_covered = |wanted: &Wanted| matches!(wanted, Wanted::Sealing(_, scope) if selector.may_cover(scope));
+        self.cache.stop_sealing(
+            tenant,
+            |key| key.is_covered_by(selector),
+            || self.flights.make_stale(tenant, may_be_covered),
+        )
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::id::TenantId;
 use crate::key::kek::KekUri;
-use crate::key::record::{MAX_WRAPPED, Wrapping};
+use crate::key::wrapped_key::{MAX_WRAPPED, Wrapping};
 use crate::kms::{GeneratedKey, KekDescription, Kms};
 
 /// Sends each call to the KMS that its KEK's scheme names, under a deadline and a limit for each tenant.
@@ -87,6 +87,24 @@ impl KmsRouter {
         let kek = &wrapping.kek;
         let kms = self.find(kek)?;
         self.guarded(tenant, kek, "unwrap data key", kms.unwrap(kek, context, &wrapping.wrapped)).await
+    }
+
+    /// Wraps again inside the KMS, where one KMS has both KEKs and can.
+    pub(crate) async fn rewrap(
+        &self,
+        tenant: &TenantId,
+        wrapping: &Wrapping,
+        to: &KekUri,
+        context: &EncryptionContext,
+    ) -> Result<Option<Vec<u8>>> {
+        let (from, kms) = (&wrapping.kek, self.find(to)?);
+        if from.scheme() != to.scheme() {
+            return Ok(None);
+        }
+        let call = kms.rewrap(from, to, context, &wrapping.wrapped);
+        let rewrapped = self.guarded(tenant, to, "rewrap data key", call).await?;
+        rewrapped.iter().try_for_each(|wrapped| check_wrapped(tenant, to, wrapped))?;
+        Ok(rewrapped)
     }
 
     /// Runs `call` under the tenant's limit and the deadline, waiting for a place included.

@@ -1,19 +1,21 @@
 //! A key store in memory: for tests, and for processes whose keys need not outlive them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use crate::error::Result;
+use crate::key::change::{Change, Changes, Forget};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
 use crate::key::tenant::TenantRecord;
-use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_KEY, STALE_TENANT, TENANT_EXISTS, conflict};
+use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_EPOCH, STALE_TENANT, TENANT_EXISTS, conflict};
 
 /// A key store that is gone with the process.
 ///
@@ -22,34 +24,91 @@ use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_KEY, STALE_TE
 /// # let _ = store;
 /// ```
 #[derive(Default)]
-pub struct MemoryKeyStore(Mutex<Tables>);
+pub struct MemoryKeyStore {
+    tables: Mutex<Tables>,
+    grown: Notify,
+}
+
+/// How many changes the log keeps.
+const LOG: usize = 10_000;
 
 #[derive(Default)]
 struct Tables {
     tenants: BTreeMap<TenantId, TenantRecord>,
     keys: BTreeMap<(TenantId, KeyId), KeyRecord>,
+    /// The Active key of each tenant, scope and period.
+    active: BTreeMap<ActiveAt, KeyId>,
+    log: VecDeque<Change>,
+    /// How many changes there ever were.
+    logged: u64,
+}
+
+type ActiveAt = (TenantId, Scope, Option<PeriodLabel>);
+
+fn active_at(record: &KeyRecord) -> ActiveAt {
+    (record.tenant.clone(), record.scope.clone(), record.period.clone())
 }
 
 impl Tables {
     fn active(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Option<&KeyRecord> {
-        self.keys.values().find(|k| {
-            k.state == KeyState::Active && k.tenant == *tenant && k.scope == *scope && k.period.as_ref() == period
-        })
+        let key_id = self.active.get(&(tenant.clone(), scope.clone(), period.cloned()))?;
+        self.keys.get(&(tenant.clone(), *key_id))
+    }
+
+    fn log(&mut self, change: &Change) {
+        if change.forget != Forget::Nothing {
+            self.logged += 1;
+            self.log.push_back(change.clone());
+            self.log.drain(..self.log.len().saturating_sub(LOG));
+        }
     }
 
     fn insert(&mut self, record: &KeyRecord) -> Result<Placed> {
         let at = (record.tenant.clone(), record.key_id);
-        if self.keys.contains_key(&at) || !self.tenants.contains_key(&record.tenant) {
-            return Err(conflict(KEY_EXISTS));
+        match self.tenants.get(&record.tenant) {
+            Some(_) if self.keys.contains_key(&at) => return Err(conflict(KEY_EXISTS)),
+            Some(tenant) if tenant.epoch != record.wrapped_epoch => return Err(conflict(STALE_EPOCH)),
+            Some(_) => {}
+            None => return Err(conflict(KEY_EXISTS)),
         }
         self.keys.insert(at, record.clone());
+        self.active.insert(active_at(record), record.key_id);
         Ok(Placed::New)
+    }
+}
+
+impl Tables {
+    fn update(&mut self, record: &KeyRecord) -> bool {
+        let active = self.active(&record.tenant, &record.scope, record.period.as_ref());
+        let other_active = active.is_some_and(|active| active.key_id != record.key_id);
+        if record.state == KeyState::Active && other_active {
+            return false;
+        }
+        match self.keys.get_mut(&(record.tenant.clone(), record.key_id)) {
+            Some(stored)
+                if stored.revision.checked_add(1) == Some(record.revision) && stored.state != KeyState::Destroyed =>
+            {
+                stored.state = record.state;
+                stored.state_since = record.state_since;
+                stored.wrapped.clone_from(&record.wrapped);
+                stored.pending.clone_from(&record.pending);
+                stored.wrapped_epoch = record.wrapped_epoch;
+                stored.revision = record.revision;
+            }
+            _ => return false,
+        }
+        if record.state == KeyState::Active {
+            self.active.insert(active_at(record), record.key_id);
+        } else if !other_active {
+            self.active.remove(&active_at(record));
+        }
+        true
     }
 }
 
 impl MemoryKeyStore {
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,14 +127,48 @@ impl KeyStore for MemoryKeyStore {
         Ok(())
     }
 
-    async fn update_tenant(&self, record: &TenantRecord) -> Result<()> {
-        match self.tables().tenants.get_mut(&record.tenant) {
-            Some(stored) if stored.revision.checked_add(1) == Some(record.revision) => {
-                stored.clone_from(record);
-                Ok(())
-            }
-            _ => Err(conflict(STALE_TENANT)),
+    async fn update_tenant(&self, record: &TenantRecord, change: &Change) -> Result<()> {
+        let mut tables = self.tables();
+        match tables.tenants.get_mut(&record.tenant) {
+            Some(stored) if stored.epoch.checked_add(1) == Some(record.epoch) => stored.clone_from(record),
+            _ => return Err(conflict(STALE_TENANT)),
         }
+        tables.log(change);
+        self.grown.notify_waiters();
+        Ok(())
+    }
+
+    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<TenantRecord>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let tables = self.tables();
+        let rows = tables.tenants.range::<TenantId, _>((from, Bound::Unbounded));
+        Ok(rows.take(limit as usize).map(|(_, record)| record.clone()).collect())
+    }
+
+    async fn announce(&self, change: &Change) -> Result<()> {
+        self.tables().log(change);
+        self.grown.notify_waiters();
+        Ok(())
+    }
+
+    async fn changes(&self, after: Option<u64>, limit: u32) -> Result<Changes> {
+        let tables = self.tables();
+        let upto = tables.logged;
+        let missed = match after {
+            None => return Ok(Changes { upto, ..Changes::default() }),
+            Some(after) => upto.checked_sub(after),
+        };
+        match missed.and_then(|missed| usize::try_from(missed).ok()) {
+            Some(missed) if missed <= tables.log.len().min(limit as usize) => {
+                let changes = tables.log.iter().skip(tables.log.len() - missed).cloned().collect();
+                Ok(Changes { changes, upto, gap: false })
+            }
+            _ => Ok(Changes { changes: Vec::new(), upto, gap: true }),
+        }
+    }
+
+    async fn changed(&self) {
+        self.grown.notified().await;
     }
 
     async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>> {
@@ -108,6 +201,7 @@ impl KeyStore for MemoryKeyStore {
             Some(mut active) => {
                 let placed = tables.insert(successor)?;
                 active.state = KeyState::Deactivated;
+                active.state_since = successor.created_at;
                 active.revision += 1;
                 tables.keys.insert((active.tenant.clone(), active.key_id), active);
                 Ok(placed)
@@ -115,23 +209,10 @@ impl KeyStore for MemoryKeyStore {
         }
     }
 
-    async fn update_key(&self, record: &KeyRecord) -> Result<()> {
+    async fn update_keys(&self, records: &[KeyRecord]) -> Result<Vec<bool>> {
+        records.iter().try_for_each(KeyRecord::check)?;
         let mut tables = self.tables();
-        let other_active = tables
-            .active(&record.tenant, &record.scope, record.period.as_ref())
-            .is_some_and(|active| active.key_id != record.key_id);
-        if record.state == KeyState::Active && other_active {
-            return Err(conflict(STALE_KEY));
-        }
-        match tables.keys.get_mut(&(record.tenant.clone(), record.key_id)) {
-            Some(stored) if stored.revision.checked_add(1) == Some(record.revision) => {
-                stored.state = record.state;
-                stored.wrappings.clone_from(&record.wrappings);
-                stored.revision = record.revision;
-                Ok(())
-            }
-            _ => Err(conflict(STALE_KEY)),
-        }
+        Ok(records.iter().map(|record| tables.update(record)).collect())
     }
 
     async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>> {

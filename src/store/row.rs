@@ -3,38 +3,91 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::key::change::Forget;
 use crate::key::kek::KekUri;
 use crate::key::period::PeriodLabel;
-use crate::key::record::Wrapping;
+use crate::key::wrapped_key::{Pending, WrappedKey, Wrapping};
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredWrapping {
-    kek: KekUri,
-    wrapped: String,
+#[serde(untagged, deny_unknown_fields)]
+enum StoredKey {
+    One { kek: KekUri, wrapped: String },
+    AnyOf { any_of: Vec<StoredKey> },
+    AllOf { all_of: Vec<StoredKey> },
 }
 
-/// `[{"kek": URI, "wrapped": hex}]`
-pub(crate) fn wrappings_to_text(wrappings: &[Wrapping]) -> Result<String> {
-    let stored: Vec<_> = wrappings
-        .iter()
-        .map(|w| StoredWrapping { kek: w.kek.clone(), wrapped: base16ct::lower::encode_string(&w.wrapped) })
-        .collect();
-    to_text(&stored)
+impl StoredKey {
+    fn new(key: &WrappedKey) -> Self {
+        match key {
+            WrappedKey::One(w) => Self::One { kek: w.kek.clone(), wrapped: base16ct::lower::encode_string(&w.wrapped) },
+            WrappedKey::AnyOf(of) => Self::AnyOf { any_of: of.iter().map(Self::new).collect() },
+            WrappedKey::AllOf(of) => Self::AllOf { all_of: of.iter().map(Self::new).collect() },
+        }
+    }
+
+    fn read(self) -> Result<WrappedKey> {
+        let read = |of: Vec<Self>| of.into_iter().map(Self::read).collect::<Result<_>>();
+        match self {
+            Self::One { kek, wrapped } => {
+                let wrapped = base16ct::lower::decode_vec(&wrapped)
+                    .map_err(|_| Error::malformed("a stored row's wrapped key is not hexadecimal"))?;
+                Ok(WrappedKey::One(Wrapping { kek, wrapped }))
+            }
+            Self::AnyOf { any_of } => read(any_of).map(WrappedKey::AnyOf),
+            Self::AllOf { all_of } => read(all_of).map(WrappedKey::AllOf),
+        }
+    }
+}
+
+/// `{"kek": URI, "wrapped": hex}`, `{"any_of": […]}` or `{"all_of": […]}`; nothing for no key.
+pub(crate) fn wrapped_to_text(key: Option<&WrappedKey>) -> Result<Option<String>> {
+    key.map(|key| to_text(&StoredKey::new(key))).transpose()
 }
 
 /// # Errors
-/// `Malformed` if it is not what [`wrappings_to_text`] gives.
-pub(crate) fn wrappings_from_text(text: &str) -> Result<Vec<Wrapping>> {
-    let stored: Vec<StoredWrapping> = from_text(text, "a stored row's wrappings do not read")?;
-    stored
-        .into_iter()
-        .map(|w| {
-            let wrapped = base16ct::lower::decode_vec(&w.wrapped)
-                .map_err(|_| Error::malformed("a stored row's wrapped key is not hexadecimal"))?;
-            Ok(Wrapping { kek: w.kek, wrapped })
-        })
-        .collect()
+/// `Malformed` if it is not what [`wrapped_to_text`] gives.
+pub(crate) fn wrapped_from_text(text: Option<&str>) -> Result<Option<WrappedKey>> {
+    text.map(|text| from_text::<StoredKey>(text, "a stored row's wrapped key does not read")?.read()).transpose()
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredPending {
+    epoch: u64,
+    key: StoredKey,
+}
+
+/// `{"epoch": 7, "key": {…}}`; nothing for none.
+pub(crate) fn pending_to_text(pending: Option<&Pending>) -> Result<Option<String>> {
+    pending.map(|p| to_text(&StoredPending { epoch: p.epoch, key: StoredKey::new(&p.wrapped) })).transpose()
+}
+
+/// # Errors
+/// `Malformed` if it is not what [`pending_to_text`] gives.
+pub(crate) fn pending_from_text(text: Option<&str>) -> Result<Option<Pending>> {
+    let read = |text| {
+        let StoredPending { epoch, key } = from_text(text, "a stored row's pending wrapping does not read")?;
+        Ok(Pending { wrapped: key.read()?, epoch })
+    };
+    text.map(read).transpose()
+}
+
+/// The change's effect as a row has it.
+pub(crate) fn forget_to_text(forget: Forget) -> &'static str {
+    match forget {
+        Forget::Nothing => "nothing",
+        Forget::Sealing => "sealing",
+        Forget::Keys => "keys",
+    }
+}
+
+/// The reverse of [`forget_to_text`]. What a later version wrote means everything.
+pub(crate) fn forget_from_text(text: &str) -> Forget {
+    match text {
+        "nothing" => Forget::Nothing,
+        "sealing" => Forget::Sealing,
+        _ => Forget::Keys,
+    }
 }
 
 /// How a row names a period: empty where there are none, so that unique indexes see it.
@@ -68,17 +121,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn wrapped() -> impl Strategy<Value = WrappedKey> {
+        let one = proptest::collection::vec(any::<u8>(), 1..9)
+            .prop_map(|wrapped| WrappedKey::One(Wrapping { kek: KekUri::new("local:a").unwrap(), wrapped }));
+        one.prop_recursive(3, 8, 3, |inner| {
+            let of = proptest::collection::vec(inner, 2..4);
+            prop_oneof![of.clone().prop_map(WrappedKey::AnyOf), of.prop_map(WrappedKey::AllOf)]
+        })
+    }
+
     proptest! {
         #[test]
-        fn wrappings_read_back(bytes in proptest::collection::vec(any::<u8>(), 1..100)) {
-            let wrappings = vec![Wrapping { kek: KekUri::new("local:a").unwrap(), wrapped: bytes }];
-            let text = wrappings_to_text(&wrappings).unwrap();
-            prop_assert_eq!(wrappings_from_text(&text).unwrap(), wrappings);
+        fn wrapped_keys_read_back(key in wrapped()) {
+            let text = wrapped_to_text(Some(&key)).unwrap();
+            prop_assert_eq!(wrapped_from_text(text.as_deref()).unwrap(), Some(key.clone()));
+            let pending = Some(Pending { wrapped: key, epoch: 7 });
+            let text = pending_to_text(pending.as_ref()).unwrap();
+            prop_assert_eq!(pending_from_text(text.as_deref()).unwrap(), pending);
         }
 
         #[test]
         fn arbitrary_text_never_panics(text: String) {
-            let _ = wrappings_from_text(&text);
+            let _ = (wrapped_from_text(Some(&text)), pending_from_text(Some(&text)));
         }
     }
 
@@ -87,13 +151,24 @@ mod tests {
         for bad in [
             "",
             "{}",
-            r#"[{"kek":"local:a"}]"#,
-            r#"[{"kek":"nope","wrapped":"00"}]"#,
-            r#"[{"kek":"local:a","wrapped":"0"}]"#,
-            r#"[{"kek":"local:a","wrapped":"00","x":1}]"#,
+            r#"{"kek":"local:a"}"#,
+            r#"{"kek":"nope","wrapped":"00"}"#,
+            r#"{"kek":"local:a","wrapped":"0"}"#,
+            r#"{"kek":"local:a","wrapped":"00","x":1}"#,
+            r#"{"any_of":[{"kek":"local:a","wrapped":"0"}]}"#,
+            r#"{"one_of":[]}"#,
         ] {
-            assert!(wrappings_from_text(bad).is_err(), "{bad}");
+            assert!(wrapped_from_text(Some(bad)).is_err(), "{bad}");
         }
+        assert_eq!(wrapped_from_text(None).unwrap(), None);
         assert!(unsigned(-1).is_err());
+    }
+
+    #[test]
+    fn effects_read_back_and_unknown_ones_forget_most() {
+        for forget in [Forget::Nothing, Forget::Sealing, Forget::Keys] {
+            assert_eq!(forget_from_text(forget_to_text(forget)), forget);
+        }
+        assert_eq!(forget_from_text("of a later version"), Forget::Keys);
     }
 }

@@ -12,14 +12,18 @@ use sqlx::{Row, Sqlite, Transaction};
 
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::change::{Change, Changes, Forget};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::record::KeyRecord;
 use crate::key::region::Region;
 use crate::key::scope::Scope;
 use crate::key::tenant::TenantRecord;
-use crate::store::row::{from_text, period_to_text, signed, to_text, unsigned, wrappings_from_text, wrappings_to_text};
-use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_KEY, STALE_TENANT, TENANT_EXISTS, conflict};
+use crate::store::row::{
+    forget_from_text, forget_to_text, from_text, pending_from_text, pending_to_text, period_to_text, signed, to_text,
+    unsigned, wrapped_from_text, wrapped_to_text,
+};
+use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_EPOCH, STALE_TENANT, TENANT_EXISTS, conflict};
 
 /// One script for each schema version, in order.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_tenants_and_keys.sql")];
@@ -29,9 +33,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections of one process: SQLite writes one at a time anyway.
 const CONNECTIONS: u32 = 4;
 
+/// How many changes the log keeps.
+const LOG: i64 = 10_000;
+
 const INSERT_KEY: &str = "INSERT INTO data_keys
-    (tenant, key_id, suite, scope, period, region, state, wrappings, created_at, revision)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    (tenant, key_id, suite, scope, period, region, state, state_since, wrapped, pending, wrapped_epoch, created_at, revision)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const SELECT_ACTIVE: &str =
     "SELECT * FROM data_keys WHERE tenant = ? AND scope = ? AND period = ? AND state = 'active'";
 
@@ -61,7 +68,8 @@ impl SqliteKeyStore {
             .busy_timeout(BUSY_TIMEOUT)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true);
+            .foreign_keys(true)
+            .pragma("secure_delete", "ON"); // an erased key's wrapped bytes are overwritten, not only unlinked
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS)
             .connect_with(options)
@@ -151,7 +159,10 @@ fn key_record(row: &SqliteRow) -> Result<KeyRecord> {
         period: if period.is_empty() { None } else { Some(PeriodLabel::new(period).map_err(malformed)?) },
         region: Region::new(column(row, "region")?).map_err(malformed)?,
         state: column::<&str>(row, "state")?.parse()?,
-        wrappings: wrappings_from_text(column(row, "wrappings")?)?,
+        state_since: column(row, "state_since")?,
+        wrapped: wrapped_from_text(column(row, "wrapped")?)?,
+        pending: pending_from_text(column(row, "pending")?)?,
+        wrapped_epoch: unsigned(column(row, "wrapped_epoch")?)?,
         created_at: column(row, "created_at")?,
         revision: unsigned(column(row, "revision")?)?,
     };
@@ -165,8 +176,12 @@ fn tenant_record(row: &SqliteRow) -> Result<TenantRecord> {
             .map_err(|e| Error::malformed("a stored tenant does not read").with_source(e))?,
         policy: from_text(column(row, "policy")?, "a stored tenant policy does not read; is this strongroom too old?")?,
         revocations: from_text(column(row, "revocations")?, "a tenant's stored revocations do not read")?,
+        erasures: from_text(column(row, "erasures")?, "a tenant's stored erasures do not read")?,
+        rewrap: column::<Option<&str>>(row, "rewrap")?
+            .map(|order| from_text(order, "a tenant's stored rewrap does not read"))
+            .transpose()?,
         enrolled_at: column(row, "enrolled_at")?,
-        revision: unsigned(column(row, "revision")?)?,
+        epoch: unsigned(column(row, "epoch")?)?,
     })
 }
 
@@ -186,6 +201,49 @@ async fn find_active(
     row.as_ref().map(key_record).transpose()
 }
 
+/// # Errors
+/// `Conflict` unless the tenant is enrolled and at the epoch that the record was made under.
+async fn check_epoch(db: &mut SqliteConnection, record: &KeyRecord) -> Result<()> {
+    let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM tenants WHERE tenant = ?")
+        .bind(record.tenant.as_str())
+        .fetch_optional(db)
+        .await
+        .map_err(|e| failed("read the tenant's epoch", e))?;
+    match epoch.map(unsigned).transpose()? {
+        Some(epoch) if epoch == record.wrapped_epoch => Ok(()),
+        Some(_) => Err(conflict(STALE_EPOCH)),
+        None => Err(conflict(KEY_EXISTS)),
+    }
+}
+
+async fn log(db: &mut SqliteConnection, change: &Change) -> Result<()> {
+    if change.forget == Forget::Nothing {
+        return Ok(());
+    }
+    let added = sqlx::query("INSERT INTO changes (tenant, selector, forget) VALUES (?, ?, ?)")
+        .bind(change.tenant.as_str())
+        .bind(to_text(&change.selector)?)
+        .bind(forget_to_text(change.forget))
+        .execute(&mut *db)
+        .await
+        .map_err(|e| failed("log a change", e))?;
+    sqlx::query("DELETE FROM changes WHERE seq <= ?")
+        .bind(added.last_insert_rowid() - LOG)
+        .execute(db)
+        .await
+        .map(|_| ())
+        .map_err(|e| failed("log a change", e))
+}
+
+fn change(row: &SqliteRow) -> Result<Change> {
+    Ok(Change {
+        tenant: TenantId::new(column(row, "tenant")?)
+            .map_err(|e| Error::malformed("a logged change does not read").with_source(e))?,
+        selector: from_text(column(row, "selector")?, "a logged change does not read; is this strongroom too old?")?,
+        forget: forget_from_text(column(row, "forget")?),
+    })
+}
+
 async fn insert(db: &mut SqliteConnection, record: &KeyRecord) -> Result<()> {
     sqlx::query(INSERT_KEY)
         .bind(record.tenant.as_str())
@@ -195,13 +253,41 @@ async fn insert(db: &mut SqliteConnection, record: &KeyRecord) -> Result<()> {
         .bind(period_to_text(record.period.as_ref()))
         .bind(record.region.as_str())
         .bind(record.state.as_str())
-        .bind(wrappings_to_text(&record.wrappings)?)
+        .bind(record.state_since)
+        .bind(wrapped_to_text(record.wrapped.as_ref())?)
+        .bind(pending_to_text(record.pending.as_ref())?)
+        .bind(signed(record.wrapped_epoch)?)
         .bind(record.created_at)
         .bind(signed(record.revision)?)
         .execute(db)
         .await
         .map(|_| ())
         .map_err(|e| refused_or_failed("insert a data key", KEY_EXISTS, e))
+}
+
+/// Whether the row was there to be updated, and no constraint refused it.
+async fn update(db: &mut SqliteConnection, record: &KeyRecord) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE data_keys SET state = ?, state_since = ?, wrapped = ?, pending = ?, wrapped_epoch = ?, revision = ?
+         WHERE tenant = ? AND key_id = ? AND revision = ? - 1 AND state <> 'destroyed'",
+    )
+    .bind(record.state.as_str())
+    .bind(record.state_since)
+    .bind(wrapped_to_text(record.wrapped.as_ref())?)
+    .bind(pending_to_text(record.pending.as_ref())?)
+    .bind(signed(record.wrapped_epoch)?)
+    .bind(signed(record.revision)?)
+    .bind(record.tenant.as_str())
+    .bind(record.key_id.as_bytes().as_slice())
+    .bind(signed(record.revision)?)
+    .execute(db)
+    .await;
+    match done {
+        Ok(done) => Ok(done.rows_affected() == 1),
+        // A second Active key: the statement alone is undone.
+        Err(sqlx::Error::Database(e)) if e.is_unique_violation() => Ok(false),
+        Err(e) => Err(failed("update key records", e)),
+    }
 }
 
 #[async_trait]
@@ -216,31 +302,89 @@ impl KeyStore for SqliteKeyStore {
     }
 
     async fn insert_tenant(&self, record: &TenantRecord) -> Result<()> {
-        sqlx::query("INSERT INTO tenants (tenant, policy, revocations, enrolled_at, revision) VALUES (?, ?, ?, ?, ?)")
-            .bind(record.tenant.as_str())
-            .bind(to_text(&record.policy)?)
-            .bind(to_text(&record.revocations)?)
-            .bind(record.enrolled_at)
-            .bind(signed(record.revision)?)
-            .execute(&self.pool)
-            .await
-            .map(|_| ())
-            .map_err(|e| refused_or_failed("insert the tenant", TENANT_EXISTS, e))
+        sqlx::query(
+            "INSERT INTO tenants (tenant, policy, revocations, erasures, rewrap, enrolled_at, epoch)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(record.tenant.as_str())
+        .bind(to_text(&record.policy)?)
+        .bind(to_text(&record.revocations)?)
+        .bind(to_text(&record.erasures)?)
+        .bind(record.rewrap.as_ref().map(to_text).transpose()?)
+        .bind(record.enrolled_at)
+        .bind(signed(record.epoch)?)
+        .execute(&self.pool)
+        .await
+        .map(|_| ())
+        .map_err(|e| refused_or_failed("insert the tenant", TENANT_EXISTS, e))
     }
 
-    async fn update_tenant(&self, record: &TenantRecord) -> Result<()> {
+    async fn update_tenant(&self, record: &TenantRecord, change: &Change) -> Result<()> {
+        let mut tx = self.writing("update the tenant").await?;
         let done = sqlx::query(
-            "UPDATE tenants SET policy = ?, revocations = ?, revision = ? WHERE tenant = ? AND revision = ? - 1",
+            "UPDATE tenants SET policy = ?, revocations = ?, erasures = ?, rewrap = ?, epoch = ?
+             WHERE tenant = ? AND epoch = ? - 1",
         )
         .bind(to_text(&record.policy)?)
         .bind(to_text(&record.revocations)?)
-        .bind(signed(record.revision)?)
+        .bind(to_text(&record.erasures)?)
+        .bind(record.rewrap.as_ref().map(to_text).transpose()?)
+        .bind(signed(record.epoch)?)
         .bind(record.tenant.as_str())
-        .bind(signed(record.revision)?)
-        .execute(&self.pool)
+        .bind(signed(record.epoch)?)
+        .execute(&mut *tx)
         .await
         .map_err(|e| failed("update the tenant", e))?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(conflict(STALE_TENANT)) }
+        if done.rows_affected() != 1 {
+            return Err(conflict(STALE_TENANT));
+        }
+        log(&mut tx, change).await?;
+        tx.commit().await.map_err(|e| failed("update the tenant", e))
+    }
+
+    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<TenantRecord>> {
+        let rows = sqlx::query("SELECT * FROM tenants WHERE tenant > ? ORDER BY tenant LIMIT ?")
+            .bind(after.map_or("", TenantId::as_str))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| failed("list tenants", e))?;
+        rows.iter().map(tenant_record).collect()
+    }
+
+    async fn announce(&self, change: &Change) -> Result<()> {
+        let mut tx = self.writing("log a change").await?;
+        log(&mut tx, change).await?;
+        tx.commit().await.map_err(|e| failed("log a change", e))
+    }
+
+    async fn changes(&self, after: Option<u64>, limit: u32) -> Result<Changes> {
+        let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM changes")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|e| failed("read the log of changes", e))?;
+        let upto = unsigned(last)?;
+        let missed = match after {
+            None => return Ok(Changes { upto, ..Changes::default() }),
+            Some(after) => upto.checked_sub(after),
+        };
+        let gap = Changes { changes: Vec::new(), upto, gap: true };
+        let Some(missed) = missed.filter(|missed| *missed <= u64::from(limit)) else {
+            return Ok(gap);
+        };
+        if missed == 0 {
+            return Ok(Changes { upto, ..Changes::default() });
+        }
+        let rows = sqlx::query("SELECT * FROM changes WHERE seq > ? AND seq <= ? ORDER BY seq")
+            .bind(signed(upto - missed)?)
+            .bind(last)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| failed("read the log of changes", e))?;
+        if rows.len() as u64 != missed {
+            return Ok(gap); // the log was trimmed
+        }
+        Ok(Changes { changes: rows.iter().map(change).collect::<Result<_>>()?, upto, gap: false })
     }
 
     async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>> {
@@ -269,6 +413,7 @@ impl KeyStore for SqliteKeyStore {
         if let Some(existing) = find_active(&mut tx, &record.tenant, &record.scope, period).await? {
             return Ok(Placed::Existing(Box::new(existing)));
         }
+        check_epoch(&mut tx, record).await?;
         insert(&mut tx, record).await?;
         tx.commit().await.map_err(|e| failed("insert a data key", e))?;
         Ok(Placed::New)
@@ -282,9 +427,12 @@ impl KeyStore for SqliteKeyStore {
             Some(active) if active.key_id != *old => return Ok(Placed::Existing(Box::new(active))),
             Some(_) => {}
         }
+        check_epoch(&mut tx, successor).await?;
         sqlx::query(
-            "UPDATE data_keys SET state = 'deactivated', revision = revision + 1 WHERE tenant = ? AND key_id = ?",
+            "UPDATE data_keys SET state = 'deactivated', state_since = ?, revision = revision + 1
+             WHERE tenant = ? AND key_id = ?",
         )
+        .bind(successor.created_at)
         .bind(successor.tenant.as_str())
         .bind(old.as_bytes().as_slice())
         .execute(&mut *tx)
@@ -295,22 +443,15 @@ impl KeyStore for SqliteKeyStore {
         Ok(Placed::New)
     }
 
-    async fn update_key(&self, record: &KeyRecord) -> Result<()> {
-        record.check()?;
-        let done = sqlx::query(
-            "UPDATE data_keys SET state = ?, wrappings = ?, revision = ?
-             WHERE tenant = ? AND key_id = ? AND revision = ? - 1",
-        )
-        .bind(record.state.as_str())
-        .bind(wrappings_to_text(&record.wrappings)?)
-        .bind(signed(record.revision)?)
-        .bind(record.tenant.as_str())
-        .bind(record.key_id.as_bytes().as_slice())
-        .bind(signed(record.revision)?)
-        .execute(&self.pool)
-        .await
-        .map_err(|e| refused_or_failed("update the key record", STALE_KEY, e))?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(conflict(STALE_KEY)) }
+    async fn update_keys(&self, records: &[KeyRecord]) -> Result<Vec<bool>> {
+        records.iter().try_for_each(KeyRecord::check)?;
+        let mut tx = self.writing("update key records").await?;
+        let mut written = Vec::with_capacity(records.len());
+        for record in records {
+            written.push(update(&mut tx, record).await?);
+        }
+        tx.commit().await.map_err(|e| failed("update key records", e))?;
+        Ok(written)
     }
 
     async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>> {

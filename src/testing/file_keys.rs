@@ -47,7 +47,10 @@ impl FileKeys {
             period: None,
             region: Region::new("eu-central-1")?,
             state: KeyState::Active,
-            wrappings: Vec::new(),
+            state_since: 0,
+            wrapped: None,
+            pending: None,
+            wrapped_epoch: 1,
             created_at: 0,
             revision: 1,
         };

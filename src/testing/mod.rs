@@ -5,6 +5,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, clippy::indexing_slicing)]
 
 mod clock;
+mod failpoints;
 mod faults;
 mod file_keys;
 mod kms_contract;
@@ -12,6 +13,7 @@ mod store_contract;
 pub mod vectors;
 
 pub use clock::ManualClock;
+pub use failpoints::Failpoints;
 pub use faults::{Fault, FaultyKms};
 pub use file_keys::FileKeys;
 pub use kms_contract::kms_contract;

@@ -6,16 +6,20 @@ use futures_util::future::join_all;
 
 use crate::crypto::suite::Suite;
 use crate::error::{ErrorKind, Result};
+use crate::key::change::{Change, Forget};
+use crate::key::erasure::Erasure;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::kek::KekUri;
 use crate::key::period::Period;
 use crate::key::policy::TenantPolicy;
-use crate::key::record::{KeyRecord, Wrapping};
+use crate::key::record::KeyRecord;
 use crate::key::region::Region;
 use crate::key::revocation::{Revocation, Selector};
+use crate::key::rewrap::RewrapOrder;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
 use crate::key::tenant::TenantRecord;
+use crate::key::wrapped_key::{Pending, WrappedKey, Wrapping};
 use crate::store::{KeyStore, Placed};
 
 fn tenant(name: &str) -> TenantRecord {
@@ -23,7 +27,24 @@ fn tenant(name: &str) -> TenantRecord {
         .scope_by(["channel"])
         .period(Period::Hour);
     let revocations = vec![Revocation { selector: Selector::fields([("channel", "C=\"1\"\0é")]), since: -1 }];
-    TenantRecord { tenant: TenantId::new(name).unwrap(), policy, revocations, enrolled_at: 7, revision: 1 }
+    let selector = Selector::keys([KeyId::from_bytes([3; 32])]).from(Period::Hour.label(0).unwrap().unwrap());
+    TenantRecord {
+        tenant: TenantId::new(name).unwrap(),
+        revocations,
+        erasures: vec![Erasure { id: "0f".repeat(8), selector, requested_at: 3, due_at: i64::MAX }],
+        rewrap: Some(RewrapOrder { to: policy.keks().clone(), epoch: 1, since: 0 }),
+        policy,
+        enrolled_at: 7,
+        epoch: 1,
+    }
+}
+
+fn forget(name: &str, channel: &str, forget: Forget) -> Change {
+    Change { tenant: TenantId::new(name).unwrap(), selector: Selector::fields([("channel", channel)]), forget }
+}
+
+fn wrapped(kek: &str, bytes: Vec<u8>) -> WrappedKey {
+    WrappedKey::One(Wrapping { kek: KekUri::new(kek).unwrap(), wrapped: bytes })
 }
 
 fn record(name: &str, channel: &str, hour: Option<i64>, id: u8) -> KeyRecord {
@@ -35,10 +56,13 @@ fn record(name: &str, channel: &str, hour: Option<i64>, id: u8) -> KeyRecord {
         period: hour.and_then(|hour| Period::Hour.label(hour * 3_600_000).unwrap()),
         region: Region::new("eu-central-1").unwrap(),
         state: KeyState::Active,
-        wrappings: vec![
-            Wrapping { kek: KekUri::new("local:a").unwrap(), wrapped: vec![0, 255, id] },
-            Wrapping { kek: KekUri::new("local:b").unwrap(), wrapped: vec![id; 6144] },
-        ],
+        state_since: -5,
+        wrapped: Some(WrappedKey::AnyOf(vec![
+            wrapped("local:a", vec![0, 255, id]),
+            WrappedKey::AllOf(vec![wrapped("local:b", vec![id; 6144]), wrapped("local:c", vec![id])]),
+        ])),
+        pending: None,
+        wrapped_epoch: 3,
         created_at: i64::MIN,
         revision: 1,
     }
@@ -56,6 +80,7 @@ async fn active(store: &dyn KeyStore, like: &KeyRecord) -> Option<KeyRecord> {
 /// several threads: part of it races.
 pub async fn store_contract(store: Arc<dyn KeyStore>) {
     tenants(&*store).await;
+    log(&*store).await;
     keys(&*store).await;
     successors(&*store).await;
     updates(&*store).await;
@@ -71,16 +96,57 @@ async fn tenants(store: &dyn KeyStore) {
     conflict(store.insert_tenant(&acme).await, "a tenant enrolled twice");
     let mut changed = acme.clone();
     changed.revocations.clear();
-    for (revision, fits) in [(1, false), (3, false), (2, true), (2, false), (3, true)] {
-        changed.revision = revision;
-        let written = store.update_tenant(&changed).await;
-        if fits { written.unwrap() } else { conflict(written, "a tenant's row written over another revision") }
+    let start = store.changes(None, 10).await.unwrap();
+    assert!(start.changes.is_empty() && !start.gap);
+    let change = forget("acme", "C=\"1\"\0é", Forget::Keys);
+    for (epoch, fits) in [(1, false), (3, false), (2, true), (2, false), (3, true)] {
+        changed.epoch = epoch;
+        changed.rewrap = None;
+        let written = store.update_tenant(&changed, &change).await;
+        if fits { written.unwrap() } else { conflict(written, "a tenant's row written over another epoch") }
     }
-    assert_eq!(store.tenant(&acme.tenant).await.unwrap(), Some(changed));
+    assert_eq!(store.tenant(&acme.tenant).await.unwrap(), Some(changed.clone()));
     let mut stranger = tenant("stranger");
-    stranger.revision = 2;
-    conflict(store.update_tenant(&stranger).await, "a tenant updated who is not enrolled");
-    store.insert_tenant(&tenant("other")).await.unwrap();
+    stranger.epoch = 2;
+    conflict(store.update_tenant(&stranger, &change).await, "a tenant updated who is not enrolled");
+    let news = store.changes(Some(start.upto), 10).await.unwrap();
+    assert_eq!(news.changes, [change.clone(), change], "contract broken: a change is logged with its update, else not");
+    let mut other = tenant("other");
+    other.epoch = 3;
+    store.insert_tenant(&other).await.unwrap();
+    assert_eq!(store.tenants(None, 10).await.unwrap(), [changed, other.clone()]);
+    assert_eq!(store.tenants(Some(&acme.tenant), 10).await.unwrap(), [other]);
+    assert_eq!(store.tenants(None, 1).await.unwrap().len(), 1);
+}
+
+async fn log(store: &dyn KeyStore) {
+    let start = store.changes(None, 10).await.unwrap();
+    store.announce(&forget("acme", "C1", Forget::Nothing)).await.unwrap();
+    assert_eq!(store.changes(Some(start.upto), 10).await.unwrap(), start, "nothing to forget, nothing to hear");
+    let said = [
+        forget("acme", "C1", Forget::Sealing),
+        forget("other", "C2", Forget::Keys),
+        forget("acme", "C3", Forget::Keys),
+    ];
+    for change in &said {
+        store.announce(change).await.unwrap();
+    }
+    let news = store.changes(Some(start.upto), 10).await.unwrap();
+    assert_eq!((news.changes.as_slice(), news.gap), (said.as_slice(), false));
+    let rest = store.changes(Some(news.upto - 1), 10).await.unwrap();
+    assert_eq!((rest.changes.as_slice(), rest.upto), (&said[2..], news.upto));
+    assert_eq!(store.changes(Some(news.upto), 10).await.unwrap().changes, []);
+    assert!(
+        store.changes(Some(start.upto), 2).await.unwrap().gap,
+        "contract broken: more changes than asked for, no gap"
+    );
+    let ahead = store.changes(Some(news.upto + 1), 10).await.unwrap();
+    assert!(ahead.gap && ahead.upto == news.upto, "contract broken: a place not reached yet is a store restored");
+    for n in 0..1000 {
+        store.announce(&forget("acme", &format!("C{n}"), Forget::Sealing)).await.unwrap();
+    }
+    let thousand = store.changes(Some(news.upto), 1000).await.unwrap();
+    assert_eq!((thousand.changes.len(), thousand.gap), (1000, false), "contract broken: 1000 changes are kept");
 }
 
 async fn keys(store: &dyn KeyStore) {
@@ -95,6 +161,11 @@ async fn keys(store: &dyn KeyStore) {
     assert_eq!(store.key(&late.tenant, &late.key_id).await.unwrap(), None, "contract broken: the loser was written");
     conflict(store.insert_active(&record("acme", "C2", Some(0), 1)).await, "a key id twice");
     conflict(store.insert_active(&record("nobody", "C2", Some(0), 3)).await, "a key of a tenant that is not enrolled");
+    for epoch in [2, 4] {
+        let made = KeyRecord { wrapped_epoch: epoch, ..record("acme", "C2", Some(0), 3) };
+        conflict(store.insert_active(&made).await, "a key made under another epoch of its tenant");
+        assert_eq!(store.key(&made.tenant, &made.key_id).await.unwrap(), None);
+    }
     // Another period, no period, another tenant: other keys. Another tenant's key of the same id does not exist.
     assert_eq!(store.insert_active(&record("acme", "C1", Some(1), 3)).await.unwrap(), Placed::New);
     assert_eq!(store.insert_active(&record("acme", "C1", None, 4)).await.unwrap(), Placed::New);
@@ -112,8 +183,11 @@ async fn successors(store: &dyn KeyStore) {
     assert_eq!(store.succeed(&first.key_id, &second).await.unwrap(), Placed::New);
     assert_eq!(active(store, &first).await.as_ref(), Some(&second));
     let old = store.key(&first.tenant, &first.key_id).await.unwrap().unwrap();
-    assert_eq!((old.state, old.revision), (KeyState::Deactivated, 2));
-    assert_eq!(old.wrappings, first.wrappings);
+    assert_eq!((old.state, old.revision, old.state_since), (KeyState::Deactivated, 2, second.created_at));
+    assert_eq!(old.wrapped, first.wrapped);
+    let stale = KeyRecord { wrapped_epoch: 2, ..record("acme", "C5", None, 53) };
+    conflict(store.succeed(&second.key_id, &stale).await, "a successor made under another epoch of its tenant");
+    assert_eq!(active(store, &first).await.as_ref(), Some(&second));
     let third = record("acme", "C5", None, 52);
     assert_eq!(store.succeed(&first.key_id, &third).await.unwrap(), Placed::Existing(Box::new(second.clone())));
     assert_eq!(store.key(&third.tenant, &third.key_id).await.unwrap(), None);
@@ -127,7 +201,10 @@ async fn updates(store: &dyn KeyStore) {
     let mut key = record("acme", "C6", None, 60);
     store.insert_active(&key).await.unwrap();
     key.state = KeyState::Suspended;
-    key.wrappings.truncate(1);
+    key.state_since = 77;
+    key.pending = Some(Pending { wrapped: wrapped("local:new", vec![9]), epoch: 5 });
+    key.wrapped = Some(wrapped("local:a", vec![1]));
+    key.wrapped_epoch = 9;
     conflict(store.update_key(&key).await, "a key written over the same revision");
     key.revision = 2;
     store.update_key(&key).await.unwrap();
@@ -140,9 +217,37 @@ async fn updates(store: &dyn KeyStore) {
     conflict(store.update_key(&key).await, "a second Active key by update");
     let mut destroyed = key.clone();
     destroyed.state = KeyState::Destroyed;
-    destroyed.wrappings.clear();
+    destroyed.wrapped = None;
+    assert!(store.update_key(&destroyed).await.is_err(), "contract broken: a destroyed key with a wrapping");
+    destroyed.pending = None;
     store.update_key(&destroyed).await.unwrap();
     assert_eq!(store.key(&key.tenant, &key.key_id).await.unwrap(), Some(destroyed));
+    key.revision = 4;
+    conflict(store.update_key(&key).await, "a destroyed key brought back");
+    many(store).await;
+}
+
+/// Each row of a batch goes by itself.
+async fn many(store: &dyn KeyStore) {
+    let mut rows: Vec<_> = (70..74).map(|id| record("acme", &format!("many {id}"), None, id)).collect();
+    for row in &rows {
+        store.insert_active(row).await.unwrap();
+    }
+    for (row, revision) in rows.iter_mut().zip([2, 3, 2, 2]) {
+        row.state = KeyState::Deactivated;
+        row.revision = revision;
+    }
+    // The last would be a second Active key.
+    store.update_key(&rows[3]).await.unwrap();
+    store.insert_active(&record("acme", "many 73", None, 75)).await.unwrap();
+    rows[3].state = KeyState::Active;
+    rows[3].revision = 3;
+    assert_eq!(store.update_keys(&rows).await.unwrap(), [true, false, true, false]);
+    for (row, written) in rows.iter().zip([true, false, true, false]) {
+        let stored = store.key(&row.tenant, &row.key_id).await.unwrap().unwrap();
+        assert_eq!(stored == *row, written);
+    }
+    assert_eq!(store.update_keys(&[]).await.unwrap(), [false; 0]);
 }
 
 async fn paging(store: &dyn KeyStore) {

@@ -14,8 +14,7 @@ use crate::format::file::FileHead;
 use crate::format::message;
 use crate::key::data_key::LoadedKey;
 use crate::key::id::{KeyId, TenantId};
-use crate::key::kek::KekUri;
-use crate::key::record::{KeyRecord, Wrapping};
+use crate::key::record::KeyRecord;
 use crate::key::region::Region;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
@@ -41,7 +40,10 @@ impl BareKey {
             period: None,
             region: Region::new(region)?,
             state: KeyState::Active,
-            wrappings: vec![Wrapping { kek: KekUri::new("local:none")?, wrapped: vec![0] }],
+            state_since: 0,
+            wrapped: None,
+            pending: None,
+            wrapped_epoch: 1,
             created_at: 0,
             revision: 1,
         };

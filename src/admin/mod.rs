@@ -1,14 +1,18 @@
-//! Floor 5, the control plane: enrolling tenants, rotating, revoking and restoring keys.
+//! Floor 5, the control plane: enrolling tenants; rotating, rewrapping, revoking, erasing and moving keys.
+
+pub(crate) mod revoke;
+pub(crate) mod rewrap;
+pub(crate) mod rotate;
+pub(crate) mod walk;
 
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::context::Field;
+use crate::key::change::{Change, Forget};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::policy::TenantPolicy;
 use crate::key::record::KeyRecord;
-use crate::key::revocation::{Revocation, Selector};
-use crate::key::scope::Scope;
+use crate::key::revocation::Selector;
 use crate::key::tenant::TenantRecord;
 use crate::keyring::Keyring;
 
@@ -49,7 +53,8 @@ impl Admin {
         Self { keyring }
     }
 
-    /// Enrols a tenant. Its KEKs are asked for first: each must be enabled and in the policy's home region.
+    /// Enrols a tenant. Its KEKs are asked for first: each must be enabled and in a region
+    /// that the policy allows.
     ///
     /// # Errors
     /// `InvalidArgument` for a wrong name or policy, or a KEK whose scheme no KMS answers for; `Region` if the home region
@@ -60,28 +65,42 @@ impl Admin {
             let tenant = TenantId::new(tenant)?;
             self.check_policy(&tenant, &policy).await?;
             let enrolled_at = self.keyring.clock.unix_millis();
-            let row = TenantRecord { tenant, policy, revocations: Vec::new(), enrolled_at, revision: 1 };
+            let row = TenantRecord {
+                tenant,
+                policy,
+                revocations: Vec::new(),
+                erasures: Vec::new(),
+                rewrap: None,
+                enrolled_at,
+                epoch: 1,
+            };
             self.keyring.store.insert_tenant(&row).await
         };
         run.await.map_err(|e| explain(e, "enroll", tenant))
     }
 
-    /// Replaces a tenant's policy. It counts for new data keys from the next load on; records that exist stay as they are.
+    /// Replaces a tenant's policy. It counts for new data keys at once; records that exist stay as they are. Nodes forget
+    /// cached keys as far as the new policy is narrower, within the revocation bound.
     ///
     /// # Errors
-    /// As [`Self::enroll`], and `UnknownTenant`.
+    /// As [`Self::enroll`], and `UnknownTenant`; `Conflict` if it names other KEKs while a rewrap is under way.
     pub async fn set_policy(&self, tenant: &str, policy: TenantPolicy) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
             self.check_policy(&id, &policy).await?;
             self.change(&id, |row| {
+                if row.rewrap.is_some() && row.policy.keks() != policy.keks() {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "a rewrap is under way: finish it, or rewrap to the KEKs that you want",
+                    ));
+                }
+                let forget = row.policy.forgotten_for(&policy);
                 row.policy = policy.clone();
-                Ok(true)
+                Ok(Some((Selector::everything(), forget)))
             })
-            .await?;
-            // Sealing keys that the old policy chose are asked for again.
-            self.keyring.purge(&id, &Selector::everything());
-            Ok(())
+            .await
+            .map(|_| ())
         };
         run.await.map_err(|e: Error| explain(e, "set policy", tenant))
     }
@@ -95,73 +114,6 @@ impl Admin {
         run.await.map_err(|e| explain(e, "read tenant", tenant))
     }
 
-    /// Gives a scope a new data key now and returns its id. The old one opens what it sealed and seals no more: at once in
-    /// this process, in others when they next load the scope's key, at the latest after the policy's cache time to live.
-    ///
-    /// # Errors
-    /// As sealing under a new key.
-    pub async fn rotate(&self, tenant: &str, scope: &[Field<'_>]) -> Result<KeyId> {
-        let run = async {
-            let id = TenantId::new(tenant)?;
-            let scope = Scope::new(scope)?;
-            let key_id = self.keyring.rotate(&id, &scope).await?;
-            self.keyring.stop_sealing(&id, &scope);
-            tracing::info!(tenant = %id, %scope, %key_id, "rotated a data key on demand");
-            Ok(key_id)
-        };
-        run.await.map_err(|e: Error| explain(e, "rotate", tenant))
-    }
-
-    /// Suspends the keys that `selector` covers, and keeps new ones from being made, until [`Self::restore`]. Cached keys
-    /// go at once in this process; in others they end with the policy's cache time to live.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if the selector names a field that no scope of the tenant has; `UnknownTenant`; `Unavailable` if
-    /// the store does not answer: then it is not known whether the revocation stands, and only this process's keys are gone.
-    pub async fn revoke(&self, tenant: &str, selector: Selector) -> Result<()> {
-        let run = async {
-            let id = TenantId::new(tenant)?;
-            // First here, so that a store that is down does not keep this process opening.
-            self.keyring.purge(&id, &selector);
-            let since = self.keyring.clock.unix_millis();
-            self.change(&id, |row| {
-                selector.check(row.policy.scope_fields())?;
-                if row.revocations.iter().any(|r| r.selector == selector) {
-                    return Ok(false);
-                }
-                row.revocations.push(Revocation { selector: selector.clone(), since });
-                Ok(true)
-            })
-            .await?;
-            let purged = self.keyring.purge(&id, &selector);
-            tracing::info!(tenant = %id, ?selector, purged, "revoked");
-            Ok(())
-        };
-        run.await.map_err(|e: Error| explain(e, "revoke", tenant))
-    }
-
-    /// Lifts a revocation. What other revocations cover stays revoked.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if there is no such revocation; `UnknownTenant` or `Unavailable`.
-    pub async fn restore(&self, tenant: &str, selector: Selector) -> Result<()> {
-        let run = async {
-            let id = TenantId::new(tenant)?;
-            self.change(&id, |row| {
-                let before = row.revocations.len();
-                row.revocations.retain(|r| r.selector != selector);
-                if row.revocations.len() == before {
-                    return Err(Error::invalid("there is no such revocation; list them with Admin::tenant"));
-                }
-                Ok(true)
-            })
-            .await?;
-            tracing::info!(tenant = %id, ?selector, "restored");
-            Ok(())
-        };
-        run.await.map_err(|e: Error| explain(e, "restore", tenant))
-    }
-
     /// Takes all of a tenant's keys out of this process's memory at once; they are loaded again when next needed, if the
     /// KMS and the store still allow it. Returns how many there were.
     ///
@@ -170,6 +122,19 @@ impl Admin {
     pub fn purge(&self, tenant: &str) -> Result<usize> {
         let id = TenantId::new(tenant).map_err(|e| explain(e, "purge", tenant))?;
         Ok(self.keyring.purge(&id, &Selector::everything()))
+    }
+
+    /// The kill switch: takes every tenant's keys out of this process's memory at once. Returns how many there were.
+    pub fn purge_all(&self) -> usize {
+        self.keyring.purge_all()
+    }
+
+    /// Tenants in the order of their names, at most `limit`, after the name `after`.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Malformed` as the store has it.
+    pub async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<TenantRecord>> {
+        self.keyring.store.tenants(after, limit).await.map_err(|e| e.with_operation("list tenants"))
     }
 
     /// A tenant's key records in the order of their ids, at most `limit`, after the id `after`.
@@ -183,14 +148,10 @@ impl Admin {
 
     async fn check_policy(&self, tenant: &TenantId, policy: &TenantPolicy) -> Result<()> {
         policy.check()?;
-        let home = policy.home_region();
-        self.keyring.check_served(home.as_str())?;
-        for kek in policy.keks() {
+        self.keyring.check_served(policy.home_region().as_str())?;
+        for kek in policy.keks().keks() {
             let description = self.keyring.kms.describe(tenant, kek).await?;
-            if description.region != *home {
-                let message = format!("the KEK is in {}, the tenant's home region is {home}", description.region);
-                return Err(Error::new(ErrorKind::Region, message).with_kek(kek.as_str()).with_region(home.as_str()));
-            }
+            policy.check_region(&description.region).map_err(|e| e.with_kek(kek.as_str()))?;
             if !description.enabled {
                 let disabled = Error::new(ErrorKind::Denied, "the KEK is disabled; its owner can enable it");
                 return Err(disabled.with_kek(kek.as_str()));
@@ -199,21 +160,41 @@ impl Admin {
         Ok(())
     }
 
-    /// Reads a tenant's row, changes it, and writes it if nobody else did meanwhile; else again. `change` says whether
-    /// there is anything to write.
-    async fn change(&self, tenant: &TenantId, change: impl Fn(&mut TenantRecord) -> Result<bool>) -> Result<()> {
+    /// Reads a tenant's row, changes it, and writes it if nobody else did meanwhile; else again. `change` says what nodes
+    /// have to forget of which keys, or that there is nothing to write. What is to be forgotten is forgotten here before the
+    /// call returns. Returns the row as it stands.
+    async fn change(
+        &self,
+        tenant: &TenantId,
+        change: impl Fn(&mut TenantRecord) -> Result<Option<(Selector, Forget)>>,
+    ) -> Result<TenantRecord> {
         for _ in 0..TRIES {
             let mut row = self.keyring.tenant(tenant).await?;
-            if !change(&mut row)? {
-                return Ok(());
-            }
-            row.revision += 1;
-            match self.keyring.store.update_tenant(&row).await {
+            let Some((selector, forget)) = change(&mut row)? else {
+                return Ok(row);
+            };
+            row.check()?;
+            row.epoch += 1;
+            let change = Change { tenant: tenant.clone(), selector, forget };
+            match self.keyring.store.update_tenant(&row, &change).await {
                 Err(e) if e.kind() == ErrorKind::Conflict => {}
-                written => return written,
+                Err(e) => return Err(e),
+                Ok(()) => {
+                    self.keyring.forget(&change);
+                    return Ok(row);
+                }
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "the tenant's row is being changed over and over; retry"))
+    }
+
+    /// Tells every node to forget, this one first.
+    async fn publish(&self, tenant: &TenantId, selector: Selector, forget: Forget) -> Result<()> {
+        let change = Change { tenant: tenant.clone(), selector, forget };
+        self.keyring.forget(&change);
+        self.keyring.store.announce(&change).await?;
+        self.keyring.forget(&change);
+        Ok(())
     }
 }
 

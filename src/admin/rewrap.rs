@@ -1,0 +1,205 @@
+//! Rewrapping: other KEKs, or a KEK's new version, for every data key of a tenant. Data is never touched.
+//!
+//! Each record goes through three steps, and every crash leaves it readable: the new wrapping is written beside the old one
+//! (`pending`); the row is read back and the new wrapping opened and compared with the key's id; only then does it take the
+//! old one's place. Every write is a compare-and-set on the record's revision, so two walks at once do no harm.
+
+use futures_util::stream::{StreamExt, iter};
+
+use crate::admin::walk::{Pages, WalkOptions, Walked};
+use crate::admin::{Admin, explain};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::change::Forget;
+use crate::key::id::{KeyId, TenantId};
+use crate::key::kek_expression::KekExpression;
+use crate::key::record::KeyRecord;
+use crate::key::revocation::Selector;
+use crate::key::rewrap::RewrapOrder;
+use crate::key::tenant::TenantRecord;
+use crate::key::wrapped_key::{Pending, WrappedKey, Wrapping};
+
+/// Pages in a row in which nothing but failures is a reason to stop: the KMS does not answer, or denies.
+const HOPELESS: u64 = 3;
+
+impl Admin {
+    /// Wraps every data key of the tenant for `to`: another KEK (at another KMS, in another allowed region), more or fewer
+    /// KEKs, or the same KEK again so that its newest version wraps. New data keys are wrapped for `to` from now on.
+    ///
+    /// The order stands on the tenant's row until every record is done: after a crash, or with failures, call it again with
+    /// the same `to`, here or elsewhere, and it goes on; with another `to`, that counts from now on. Wraps inside the KMS
+    /// where one KMS has both KEKs and can; the proof afterwards unwraps here.
+    ///
+    /// # Errors
+    /// As [`Self::enroll`] for `to`; `Denied`, `Unavailable` and such if no record of three pages in a row could be done.
+    /// Single failures are counted in [`Walked`].
+    pub async fn rewrap(&self, tenant: &str, to: impl Into<KekExpression>, options: &WalkOptions) -> Result<Walked> {
+        let to = to.into();
+        let run = async {
+            let id = TenantId::new(tenant)?;
+            let row = self.order_rewrap(&id, &to).await?;
+            let order = row.rewrap.clone().ok_or_else(|| Error::invalid("the rewrap was finished by another node"))?;
+            let mut walked = self.walk_rewrap(&row, &order, options).await?;
+            // What another walk had in hand, and lost, is still due: look again until nothing is.
+            let again = options.clone().from_start();
+            while walked.failed == 0 && self.is_any_due(&id, &order, &again).await? {
+                let more = self.walk_rewrap(&row, &order, &again).await?;
+                walked = Walked { done: walked.done + more.done, seen: walked.seen, ..more };
+            }
+            tracing::info!(tenant = %id, to = %order.to, done = walked.done, failed = walked.failed, "rewrapped");
+            if walked.failed == 0 {
+                self.finish_rewrap(&id, &order).await?;
+            }
+            Ok(walked)
+        };
+        run.await.map_err(|e: Error| explain(e, "rewrap", tenant))
+    }
+
+    /// Goes on with the rewrap that stands on the tenant's row; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::rewrap`].
+    pub async fn resume_rewrap(&self, tenant: &str, options: &WalkOptions) -> Result<Option<Walked>> {
+        match self.tenant(tenant).await?.rewrap {
+            Some(order) => self.rewrap(tenant, order.to, options).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts the order on the tenant's row, and `to` into its policy, in one write. From then on no data key comes into being
+    /// that is wrapped otherwise: the store refuses keys made under an earlier epoch.
+    async fn order_rewrap(&self, id: &TenantId, to: &KekExpression) -> Result<TenantRecord> {
+        let row = self.keyring.tenant(id).await?;
+        if row.rewrap.as_ref().is_some_and(|order| order.to == *to) {
+            return Ok(row);
+        }
+        self.check_policy(id, &row.policy.clone().wrapped_by(to.clone())).await?;
+        let since = self.keyring.clock.unix_millis();
+        self.change(id, |row| {
+            if row.rewrap.as_ref().is_some_and(|order| order.to == *to) {
+                return Ok(None);
+            }
+            row.policy = row.policy.clone().wrapped_by(to.clone());
+            row.policy.check()?;
+            row.rewrap = Some(RewrapOrder { to: to.clone(), epoch: row.epoch + 1, since });
+            Ok(Some((Selector::everything(), Forget::Nothing)))
+        })
+        .await
+    }
+
+    async fn is_any_due(&self, id: &TenantId, order: &RewrapOrder, options: &WalkOptions) -> Result<bool> {
+        let mut pages = Pages::new(self, id, options);
+        while let Some(page) = pages.next().await? {
+            if page.iter().any(|record| order.is_due(record)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn finish_rewrap(&self, id: &TenantId, order: &RewrapOrder) -> Result<()> {
+        self.change(id, |row| {
+            if row.rewrap.as_ref() != Some(order) {
+                return Ok(None);
+            }
+            row.rewrap = None;
+            Ok(Some((Selector::everything(), Forget::Nothing)))
+        })
+        .await
+        .map(|_| ())
+    }
+
+    async fn walk_rewrap(&self, row: &TenantRecord, order: &RewrapOrder, options: &WalkOptions) -> Result<Walked> {
+        let mut pages = Pages::new(self, &row.tenant, options);
+        let mut hopeless = 0;
+        while let Some(page) = pages.next().await? {
+            let before = (pages.walked.done, pages.walked.failed);
+            self.rewrap_page(row, order, page, options.at_once(), &mut pages.walked).await?;
+            let (done, failed) = (pages.walked.done - before.0, pages.walked.failed - before.1);
+            hopeless = if done == 0 && failed > 0 { hopeless + 1 } else { 0 };
+            if hopeless == HOPELESS
+                && let Some(e) = pages.walked.first_failure.take()
+            {
+                return Err(e);
+            }
+        }
+        Ok(pages.walked)
+    }
+
+    /// The three steps, each for the whole page, so that a page costs two transactions.
+    async fn rewrap_page(
+        &self,
+        row: &TenantRecord,
+        order: &RewrapOrder,
+        page: Vec<KeyRecord>,
+        at_once: usize,
+        walked: &mut Walked,
+    ) -> Result<()> {
+        let due: Vec<KeyRecord> = page.into_iter().filter(|record| order.is_due(record)).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let (waiting, fresh): (Vec<_>, Vec<_>) = due.into_iter().partition(|record| order.is_pending(record));
+        let wrapping = fresh.into_iter().map(|record| self.wrap_anew(row, order, record));
+        let wrapped = settle(iter(wrapping).buffer_unordered(at_once).collect().await, walked);
+        let written = self.keyring.store.update_keys(&wrapped).await?;
+        let written = wrapped.into_iter().zip(written).filter(|(_, written)| *written).map(|(record, _)| record.key_id);
+        let written: Vec<KeyId> = waiting.iter().map(|record| record.key_id).chain(written).collect();
+        let proving = written.into_iter().map(|key_id| self.prove_pending(row, order, key_id));
+        let proven = settle(iter(proving).buffer_unordered(at_once).collect().await, walked);
+        let promoted = self.keyring.store.update_keys(&proven).await?;
+        walked.done += promoted.iter().filter(|done| **done).count() as u64;
+        Ok(())
+    }
+
+    async fn wrap_anew(&self, row: &TenantRecord, order: &RewrapOrder, mut record: KeyRecord) -> Result<KeyRecord> {
+        let context = record.encryption_context()?;
+        let inside = match (&record.wrapped, &order.to) {
+            (Some(WrappedKey::One(from)), KekExpression::One(to)) => {
+                row.policy.check_kek_region(&from.kek)?;
+                row.policy.check_kek_region(to)?;
+                let wrapped = self.keyring.kms.rewrap(&row.tenant, from, to, &context).await?;
+                wrapped.map(|wrapped| WrappedKey::One(Wrapping { kek: to.clone(), wrapped }))
+            }
+            _ => None,
+        };
+        let wrapped = match inside {
+            Some(wrapped) => wrapped,
+            None => {
+                let data_key = self.keyring.unwrap(row, &record).await?;
+                self.keyring.wrap(row, &order.to, &context, &data_key).await?
+            }
+        };
+        record.pending = Some(Pending { wrapped, epoch: order.epoch });
+        record.revision += 1;
+        Ok(record)
+    }
+
+    /// Reads the row back, opens every pending wrapping and compares; gives the row with them in the old one's place.
+    async fn prove_pending(&self, row: &TenantRecord, order: &RewrapOrder, key_id: KeyId) -> Result<KeyRecord> {
+        let read = self.keyring.store.key(&row.tenant, &key_id).await?;
+        let Some(mut record) = read.filter(|record| record.key_id == key_id && order.is_pending(record)) else {
+            return Err(Error::new(ErrorKind::Conflict, "another walk is at this record"));
+        };
+        let Some(pending) = record.pending.take() else {
+            return Err(Error::new(ErrorKind::Conflict, "another walk is at this record"));
+        };
+        self.keyring.prove(row, &record, &pending.wrapped).await?;
+        record.wrapped = Some(pending.wrapped);
+        record.wrapped_epoch = pending.epoch;
+        record.revision += 1;
+        Ok(record)
+    }
+}
+
+/// The records that went well; failures are counted, but for lost races: whoever won does the record.
+fn settle(results: Vec<Result<KeyRecord>>, walked: &mut Walked) -> Vec<KeyRecord> {
+    let mut records = Vec::new();
+    for result in results {
+        match result {
+            Ok(record) => records.push(record),
+            Err(e) if e.kind() == ErrorKind::Conflict => {}
+            Err(e) => walked.fail(e),
+        }
+    }
+    records
+}

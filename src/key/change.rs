@@ -1,0 +1,41 @@
+//! Changes: what every node's cache has to forget, in the order in which it was decided.
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::id::TenantId;
+use crate::key::revocation::Selector;
+
+/// What nodes must forget of the keys that a change covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Forget {
+    /// Nothing: what was allowed is allowed still, and more may be.
+    Nothing,
+    /// That they are Active: the next seal asks the store.
+    Sealing,
+    /// The keys.
+    Keys,
+}
+
+/// One life-cycle decision, as nodes hear of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whose keys.
+    pub tenant: TenantId,
+    /// Which of them.
+    pub selector: Selector,
+    /// What is to be forgotten of them.
+    pub forget: Forget,
+}
+
+/// The changes since a place in the store's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In the order in which they were decided.
+    pub changes: Vec<Change>,
+    /// The place behind the last of them: ask for what comes after it next.
+    pub upto: u64,
+    /// Some are missing: they were dropped from the log, or there were more than asked for. Forget everything.
+    pub gap: bool,
+}

@@ -1,0 +1,19 @@
+//! Erasures: crypto-shredding in two steps, with a waiting time in which it can be undone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::revocation::Selector;
+
+/// Keys that wait to be erased: until then they neither seal nor open, and the erasure can be undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Erasure {
+    /// Names it: 16 hexadecimal digits.
+    pub id: String,
+    /// What is erased.
+    pub selector: Selector,
+    /// Since when it waits, in Unix milliseconds.
+    pub requested_at: i64,
+    /// From when on it can be carried out, in Unix milliseconds.
+    pub due_at: i64,
+}

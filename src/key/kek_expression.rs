@@ -1,0 +1,240 @@
+//! KEK expressions: which KEKs, and how many of them, it takes to unwrap a data key.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::key::kek::KekUri;
+
+/// Most KEKs in one expression.
+pub const MAX_KEKS: usize = 8;
+/// Most levels of nesting: `any_of(a, all_of(b, c))` has two.
+pub const MAX_NESTING: usize = 3;
+
+/// Which KEKs unwrap a data key: one, `any_of` several (a replica region, an escrow), or `all_of` several (dual control:
+/// the tenant and a second holder must both agree); nested up to three levels, at most 8 KEKs.
+///
+/// ```
+/// use strongroom::KekExpression;
+/// let keks: KekExpression = "any_of(local:acme, all_of(local:escrow-a, local:escrow-b))".parse()?;
+/// assert_eq!(keks.keks().count(), 3);
+/// assert_eq!(keks.to_string(), "any_of(local:acme, all_of(local:escrow-a, local:escrow-b))");
+/// assert!("all_of(local:acme)".parse::<KekExpression>().is_err()); // alone it needs no `all_of`
+/// # Ok::<(), strongroom::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum KekExpression {
+    /// This KEK.
+    One(KekUri),
+    /// Any one of these.
+    AnyOf(Vec<KekExpression>),
+    /// All of these together.
+    AllOf(Vec<KekExpression>),
+}
+
+impl KekExpression {
+    /// Any one of these.
+    pub fn any_of(of: impl IntoIterator<Item = impl Into<Self>>) -> Self {
+        Self::AnyOf(of.into_iter().map(Into::into).collect())
+    }
+
+    /// All of these together: dual control.
+    pub fn all_of(of: impl IntoIterator<Item = impl Into<Self>>) -> Self {
+        Self::AllOf(of.into_iter().map(Into::into).collect())
+    }
+
+    /// The KEKs in it, from left to right.
+    pub fn keks(&self) -> Box<dyn Iterator<Item = &KekUri> + Send + '_> {
+        match self {
+            Self::One(kek) => Box::new(std::iter::once(kek)),
+            Self::AnyOf(of) | Self::AllOf(of) => Box::new(of.iter().flat_map(Self::keks)),
+        }
+    }
+
+    /// Whether a data key wrapped like this can still be unwrapped when the KEKs that `denied` names are gone.
+    pub(crate) fn stands_without(&self, denied: &dyn Fn(&KekUri) -> bool) -> bool {
+        match self {
+            Self::One(kek) => !denied(kek),
+            Self::AnyOf(of) => of.iter().any(|e| e.stands_without(denied)),
+            Self::AllOf(of) => of.iter().all(|e| e.stands_without(denied)),
+        }
+    }
+
+    fn nesting(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::AnyOf(of) | Self::AllOf(of) => 1 + of.iter().map(Self::nesting).max().unwrap_or(0),
+        }
+    }
+
+    fn groups_have_members(&self) -> bool {
+        match self {
+            Self::One(_) => true,
+            Self::AnyOf(of) | Self::AllOf(of) => of.len() >= 2 && of.iter().all(Self::groups_have_members),
+        }
+    }
+
+    /// # Errors
+    /// `InvalidArgument` saying which limit is broken.
+    pub(crate) fn check(&self) -> Result<()> {
+        let keks: Vec<_> = self.keks().collect();
+        let problem = if keks.len() > MAX_KEKS {
+            "a KEK expression has at most 8 KEKs"
+        } else if self.nesting() > MAX_NESTING {
+            "a KEK expression nests at most 3 levels"
+        } else if !self.groups_have_members() {
+            "any_of and all_of take at least two members"
+        } else if keks.iter().enumerate().any(|(i, kek)| keks.iter().skip(i + 1).any(|other| other == kek)) {
+            "a KEK expression names a KEK twice"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(problem))
+    }
+}
+
+impl From<KekUri> for KekExpression {
+    fn from(kek: KekUri) -> Self {
+        Self::One(kek)
+    }
+}
+
+impl From<&KekUri> for KekExpression {
+    fn from(kek: &KekUri) -> Self {
+        Self::One(kek.clone())
+    }
+}
+
+impl From<KekExpression> for String {
+    fn from(expression: KekExpression) -> Self {
+        expression.to_string()
+    }
+}
+
+impl TryFrom<String> for KekExpression {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for KekExpression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, of) = match self {
+            Self::One(kek) => return fmt::Display::fmt(kek, f),
+            Self::AnyOf(of) => ("any_of", of),
+            Self::AllOf(of) => ("all_of", of),
+        };
+        write!(f, "{name}(")?;
+        for (i, member) in of.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { ", " })?;
+            fmt::Display::fmt(member, f)?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl FromStr for KekExpression {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (expression, rest) = parse(text, 0)?;
+        if !rest.is_empty() {
+            return Err(syntax());
+        }
+        expression.check()?;
+        Ok(expression)
+    }
+}
+
+fn syntax() -> Error {
+    Error::invalid("a KEK expression is a KEK URI, any_of(…, …) or all_of(…, …)")
+}
+
+/// Reads one expression and returns what follows it. KEK URIs have no parentheses, commas or blanks, so they end there.
+fn parse(text: &str, depth: usize) -> Result<(KekExpression, &str)> {
+    if depth > MAX_NESTING {
+        return Err(Error::invalid("a KEK expression nests at most 3 levels"));
+    }
+    let text = text.trim_start();
+    let group = |name: &str| text.strip_prefix(name).and_then(|rest| rest.trim_start().strip_prefix('('));
+    if let Some(rest) = group("any_of") {
+        let (of, rest) = members(rest, depth)?;
+        return Ok((KekExpression::AnyOf(of), rest));
+    }
+    if let Some(rest) = group("all_of") {
+        let (of, rest) = members(rest, depth)?;
+        return Ok((KekExpression::AllOf(of), rest));
+    }
+    let end = text.find([',', '(', ')', ' ']).unwrap_or(text.len());
+    let (uri, rest) = text.split_at_checked(end).ok_or_else(syntax)?;
+    Ok((KekExpression::One(KekUri::new(uri)?), rest.trim_start()))
+}
+
+fn members(mut text: &str, depth: usize) -> Result<(Vec<KekExpression>, &str)> {
+    let mut of = Vec::new();
+    loop {
+        let (member, rest) = parse(text, depth + 1)?;
+        of.push(member);
+        if of.len() > MAX_KEKS {
+            return Err(Error::invalid("a KEK expression has at most 8 KEKs"));
+        }
+        let rest = rest.trim_start();
+        if let Some(rest) = rest.strip_prefix(')') {
+            return Ok((of, rest.trim_start()));
+        }
+        text = rest.strip_prefix(',').ok_or_else(syntax)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_no_expression_is_refused() {
+        for bad in [
+            "",
+            "local",
+            "any_of()",
+            "any_of(local:a)",
+            "any_of(local:a,)",
+            "any_of(local:a,local:b",
+            "any_of(local:a,local:b))",
+            "any_of(local:a local:b)",
+            "none_of(local:a,local:b)",
+            "any_of(local:a,local:a)",
+            "any_of(local:a,all_of(local:b,local:a))",
+            "any_of(local:1,any_of(local:2,any_of(local:3,any_of(local:4,local:5))))",
+            "any_of(local:1,local:2,local:3,local:4,local:5,local:6,local:7,local:8,local:9)",
+        ] {
+            assert!(bad.parse::<KekExpression>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn who_can_be_missed() {
+        let e: KekExpression = "any_of(local:a, all_of(local:b, local:c))".parse().unwrap();
+        let stands = |gone: &[&str]| e.stands_without(&|kek: &KekUri| gone.contains(&kek.name()));
+        assert!(stands(&[]) && stands(&["a"]) && stands(&["b"]) && stands(&["b", "c"]));
+        assert!(!stands(&["a", "b"]) && !stands(&["a", "c"]));
+    }
+
+    fn expression() -> impl Strategy<Value = String> {
+        "(any_of|all_of|[(), ]|local:[a-c]|[a-z(),: ]){0,12}"
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_parses_is_printed_and_parsed_again(text in expression()) {
+            if let Ok(parsed) = text.parse::<KekExpression>() {
+                prop_assert_eq!(parsed.to_string().parse::<KekExpression>().unwrap(), parsed);
+            }
+        }
+    }
+}
