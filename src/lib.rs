@@ -15,6 +15,7 @@ mod key;
 mod keyring;
 mod kms;
 mod page;
+mod reseal;
 mod room;
 mod sealer;
 mod store;
@@ -35,9 +36,13 @@ pub mod limits {
 }
 
 pub use admin::Admin;
+pub use admin::export::ExportedKey;
+pub use admin::receipt::{ErasedKey, ErasureReceipt, RECEIPT_TYPE, SignedReceipt};
+pub use admin::residency::{ResidencyReport, ResidencyRow};
 pub use admin::walk::{WalkOptions, Walked};
 pub use clock::{Clock, SystemClock};
 pub use crypto::secret::{DataKey, Plaintext};
+pub use crypto::signing::{Ed25519Signer, ReceiptSigner};
 pub use crypto::suite::Suite;
 pub use error::{Error, ErrorKind, Result};
 pub use file::async_reader::AsyncOpenReader;
@@ -56,6 +61,7 @@ pub use format::file::FileHead;
 pub use format::header::Header;
 pub use format::layout::FileLayout;
 pub use hot::HotScope;
+pub use key::census::Census;
 pub use key::change::{Change, Changes, Forget};
 pub use key::encryption_context::EncryptionContext;
 pub use key::erasure::Erasure;
@@ -77,6 +83,7 @@ pub use keyring::anchor::{AnchorFile, EpochAnchor};
 pub use kms::local::LocalKms;
 pub use kms::{GeneratedKey, KekDescription, Kms};
 pub use page::PageRow;
+pub use reseal::{EnvelopeRow, EnvelopeTable, Resealed};
 pub use room::{Strongroom, StrongroomBuilder};
 pub use sealer::{ScopeHandle, TenantHandle};
 pub use store::memory::MemoryKeyStore;

@@ -327,7 +327,13 @@ pub(crate) fn not_loaded() -> Error {
     Error::new(ErrorKind::NotLoaded, "the key is not in hand; load it and retry")
 }
 
-fn seal_with(key: &CachedKey, now: Duration, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> InHand<()> {
+pub(crate) fn seal_with(
+    key: &CachedKey,
+    now: Duration,
+    context: &[Field<'_>],
+    plaintext: &[u8],
+    out: &mut Vec<u8>,
+) -> InHand<()> {
     match key.key.seal_into(now, context, plaintext, out) {
         Ok(()) => InHand::Done(Ok(())),
         Err(SealFailure::Failed(e)) => InHand::Done(Err(e)),

@@ -32,6 +32,7 @@ const FLOORS: &[(&str, i32)] = &[
     ("page", FACADE),
     ("hot", FACADE),
     ("admin", FACADE),
+    ("reseal", FACADE),
     ("room", FACADE),
     ("file", FACADE),
     ("testing", 6),
@@ -59,6 +60,7 @@ const STRANGERS: &[(&str, &str)] = &[
 const HOMES: &[(&[&str], &[&str])] = &[
     (&["aws_lc_rs", "aws_lc_sys", "aes", "aes_gcm", "chacha20", "chacha20poly1305"], &["src/crypto/aead"]),
     (&["hmac", "sha2"], &["src/crypto/kdf"]),
+    (&["ed25519_dalek"], &["src/crypto/signing"]),
     (&["rand", "rand_core", "getrandom"], &["src/crypto/random"]),
     (&["sqlx", "libsqlite3_sys"], &["src/store/sqlite", "src/store/postgres"]),
     (&["aws_sdk_*", "aws_config", "aws_types", "aws_smithy_*"], &["src/kms/aws*"]),

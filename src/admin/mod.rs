@@ -1,11 +1,18 @@
 //! Floor 5, the control plane: enrolling tenants; rotating, rewrapping, revoking, erasing and moving keys.
 
+pub(crate) mod erase;
+pub(crate) mod export;
+pub(crate) mod migrate;
+pub(crate) mod receipt;
+pub(crate) mod residency;
+pub(crate) mod retire;
 pub(crate) mod revoke;
 pub(crate) mod rewrap;
 pub(crate) mod rotate;
 pub(crate) mod walk;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::{Change, Forget};
@@ -15,6 +22,7 @@ use crate::key::record::KeyRecord;
 use crate::key::revocation::Selector;
 use crate::key::tenant::TenantRecord;
 use crate::keyring::Keyring;
+use crate::sealer::TenantHandle;
 
 /// The control plane of a room. Another handle than the data plane's, for other hands.
 ///
@@ -146,6 +154,16 @@ impl Admin {
         run.await.map_err(|e| explain(e, "list keys", tenant))
     }
 
+    /// The data plane of a tenant, for work on its data that an administrator starts.
+    pub(crate) async fn tenant_handle(&self, tenant: &str) -> Result<TenantHandle> {
+        let row = self.keyring.tenant(&TenantId::new(tenant)?).await?;
+        Ok(TenantHandle::new(Arc::clone(&self.keyring), row))
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.keyring.now()
+    }
+
     async fn check_policy(&self, tenant: &TenantId, policy: &TenantPolicy) -> Result<()> {
         policy.check()?;
         self.keyring.check_served(policy.home_region().as_str())?;
@@ -198,6 +216,6 @@ impl Admin {
     }
 }
 
-fn explain(e: Error, operation: &'static str, tenant: &str) -> Error {
+pub(crate) fn explain(e: Error, operation: &'static str, tenant: &str) -> Error {
     e.with_operation(operation).with_tenant(tenant)
 }

@@ -40,7 +40,7 @@ impl Admin {
             let order = row.rewrap.clone().ok_or_else(|| Error::invalid("the rewrap was finished by another node"))?;
             let mut walked = self.walk_rewrap(&row, &order, options).await?;
             // What another walk had in hand, and lost, is still due: look again until nothing is.
-            let again = options.clone().from_start();
+            let again = options.clone().restarted();
             while walked.failed == 0 && self.is_any_due(&id, &order, &again).await? {
                 let more = self.walk_rewrap(&row, &order, &again).await?;
                 walked = Walked { done: walked.done + more.done, seen: walked.seen, ..more };
@@ -162,12 +162,11 @@ impl Admin {
             }
             _ => None,
         };
-        let wrapped = match inside {
-            Some(wrapped) => wrapped,
-            None => {
-                let data_key = self.keyring.unwrap(row, &record).await?;
-                self.keyring.wrap(row, &order.to, &context, &data_key).await?
-            }
+        let wrapped = if let Some(wrapped) = inside {
+            wrapped
+        } else {
+            let data_key = self.keyring.unwrap(row, &record).await?;
+            self.keyring.wrap(row, &order.to, &context, &data_key).await?
         };
         record.pending = Some(Pending { wrapped, epoch: order.epoch });
         record.revision += 1;

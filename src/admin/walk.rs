@@ -23,8 +23,10 @@ pub struct WalkOptions {
     concurrency: usize,
     per_second: Option<u32>,
     after: Option<KeyId>,
-    progress: Option<Arc<dyn Fn(&Walked) + Send + Sync>>,
+    progress: Option<OnProgress>,
 }
+
+type OnProgress = Arc<dyn Fn(&Walked) + Send + Sync>;
 
 impl Default for WalkOptions {
     fn default() -> Self {
@@ -66,10 +68,18 @@ impl WalkOptions {
     }
 
     /// The same from the first record on, and silent.
-    pub(crate) fn from_start(mut self) -> Self {
+    pub(crate) fn restarted(mut self) -> Self {
         self.after = None;
         self.progress = None;
         self
+    }
+
+    pub(crate) fn page_size(&self) -> u32 {
+        self.page
+    }
+
+    pub(crate) fn pace(&self, began: Duration) -> Pace {
+        Pace { per_second: self.per_second, began }
     }
 
     pub(crate) fn at_once(&self) -> usize {
@@ -116,7 +126,7 @@ pub(crate) struct Pages<'a> {
     admin: &'a Admin,
     tenant: &'a TenantId,
     options: &'a WalkOptions,
-    began: Duration,
+    pace: Pace,
     current: Option<(KeyId, u64)>,
     pub(crate) walked: Walked,
 }
@@ -124,7 +134,7 @@ pub(crate) struct Pages<'a> {
 impl<'a> Pages<'a> {
     pub(crate) fn new(admin: &'a Admin, tenant: &'a TenantId, options: &'a WalkOptions) -> Self {
         let walked = Walked { after: options.after, ..Walked::default() };
-        Self { admin, tenant, options, began: admin.keyring.now(), current: None, walked }
+        Self { admin, tenant, options, pace: options.pace(admin.now()), current: None, walked }
     }
 
     /// Finishes the page before, waits if the walk is too fast, and reads the next one.
@@ -135,22 +145,28 @@ impl<'a> Pages<'a> {
             if let Some(progress) = &self.options.progress {
                 progress(&self.walked);
             }
-            self.pace().await;
+            self.pace.wait(self.walked.done + self.walked.failed, self.admin.now()).await;
         }
         let page = self.admin.keyring.store.keys(self.tenant, self.walked.after.as_ref(), self.options.page).await?;
         self.current = page.last().map(|last| (last.key_id, page.len() as u64));
         Ok(if page.is_empty() { None } else { Some(page) })
     }
+}
 
-    /// Waits until what was done is no more than the time since the beginning allows.
-    async fn pace(&self) {
-        let Some(per_second) = self.options.per_second else {
-            return;
-        };
-        let worked = self.walked.done + self.walked.failed;
-        let due = Duration::from_millis(worked.saturating_mul(1000) / u64::from(per_second));
-        let passed = self.admin.keyring.now().saturating_sub(self.began);
-        tokio::time::sleep(due.saturating_sub(passed)).await; // the pace that was asked for
+/// How fast a walk may be.
+pub(crate) struct Pace {
+    per_second: Option<u32>,
+    began: Duration,
+}
+
+impl Pace {
+    /// Waits until `worked` is no more than the time since the beginning allows.
+    pub(crate) async fn wait(&self, worked: u64, now: Duration) {
+        if let Some(per_second) = self.per_second {
+            let due = Duration::from_millis(worked.saturating_mul(1000) / u64::from(per_second));
+            let passed = now.saturating_sub(self.began);
+            tokio::time::sleep(due.saturating_sub(passed)).await; // the pace that was asked for
+        }
     }
 }
 

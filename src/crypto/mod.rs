@@ -10,6 +10,7 @@ pub(crate) mod message;
 pub(crate) mod random;
 pub(crate) mod reader_keys;
 pub(crate) mod secret;
+pub(crate) mod signing;
 pub(crate) mod split;
 pub(crate) mod suite;
 pub(crate) mod wiped;

@@ -6,7 +6,7 @@ use crate::key::id::TenantId;
 use crate::key::revocation::Selector;
 
 /// What nodes must forget of the keys that a change covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Forget {

@@ -206,7 +206,6 @@ mod tests {
     use super::*;
     use crate::crypto::suite::Suite;
     use crate::key::id::TenantId;
-    use crate::key::kek::KekUri;
     use crate::key::region::Region;
     use crate::key::state::KeyState;
 

@@ -49,6 +49,25 @@ impl Period {
         PeriodLabel::new(&text).map(Some)
     }
 
+    /// The label of the last period that had ended at `unix_millis`; `None` where there are no periods.
+    ///
+    /// # Errors
+    /// As [`Self::label`].
+    pub(crate) fn ended_before(self, unix_millis: i64) -> Result<Option<PeriodLabel>> {
+        let now = civil(unix_millis)?;
+        let hour = now.with().minute(0).second(0).subsec_nanosecond(0);
+        let start = match self {
+            Self::None => return Ok(None),
+            Self::Hour => hour.build(),
+            Self::Day => hour.hour(0).build(),
+            Self::Month => hour.hour(0).day(1).build(),
+        };
+        let before = start.and_then(|start| start.checked_sub(1.second()));
+        let before = before.and_then(|before| before.to_zoned(TimeZone::UTC));
+        let before = before.map_err(|e| out_of_range().with_source(e))?;
+        self.label(before.timestamp().as_millisecond())
+    }
+
     /// How long after `unix_millis` the period ends; `None` where there are no periods.
     ///
     /// # Errors
@@ -131,6 +150,17 @@ mod tests {
             assert_eq!(label(period, NOW), label(period, NOW + left - 1));
             assert_ne!(label(period, NOW), label(period, NOW + left));
         }
+    }
+
+    #[test]
+    fn the_last_period_that_ended() {
+        let ended = |period: Period, at: i64| period.ended_before(at).unwrap().map(String::from).unwrap_or_default();
+        assert_eq!(ended(Period::None, NOW), "");
+        assert_eq!(ended(Period::Hour, NOW), "hour=2026-11-22T04Z");
+        assert_eq!(ended(Period::Day, NOW), "day=2026-11-21");
+        assert_eq!(ended(Period::Month, NOW), "month=2026-10");
+        assert_eq!(ended(Period::Day, 0), "day=1969-12-31");
+        assert!(Period::Hour.ended_before(i64::MIN).is_err());
     }
 
     #[test]

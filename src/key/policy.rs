@@ -103,6 +103,16 @@ impl TenantPolicy {
         self
     }
 
+    /// [`Self::home`], with the old home allowed.
+    pub(crate) fn moved_to(mut self, region: Region) -> Self {
+        let old = std::mem::replace(&mut self.region, region);
+        self.allowed_regions.remove(&self.region);
+        if old != self.region {
+            self.allowed_regions.insert(old);
+        }
+        self
+    }
+
     /// Allows the tenant's KEKs and envelopes to be in this region too (at most 16 beside the home).
     pub fn allow_region(mut self, region: Region) -> Self {
         self.allowed_regions.insert(region);

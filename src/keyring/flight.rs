@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
+use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
 use crate::keyring::cache::CachedKey;
 
@@ -21,6 +22,8 @@ use crate::keyring::cache::CachedKey;
 pub(crate) enum Wanted {
     /// The Active key of a scope, created if there is none.
     Sealing(TenantId, Scope),
+    /// The Active key of a scope in a period that is past.
+    Resealing(TenantId, Scope, PeriodLabel),
     /// A key by its id.
     Opening(TenantId, KeyId),
 }
@@ -28,7 +31,7 @@ pub(crate) enum Wanted {
 impl Wanted {
     fn tenant(&self) -> &TenantId {
         match self {
-            Self::Sealing(tenant, _) | Self::Opening(tenant, _) => tenant,
+            Self::Sealing(tenant, _) | Self::Resealing(tenant, ..) | Self::Opening(tenant, _) => tenant,
         }
     }
 }

@@ -54,29 +54,38 @@ impl Keyring {
             .map_err(|e| e.with_tenant(tenant.as_str()))
     }
 
-    /// The Active key of a scope, created or succeeded where that is due.
-    pub(crate) async fn load_sealing(&self, tenant: &TenantId, scope: &Scope, slot: &Slot) -> Result<CachedKey> {
+    /// The Active key of a scope, created or succeeded where that is due: of the present period, or of `past`.
+    pub(crate) async fn load_sealing(
+        &self,
+        tenant: &TenantId,
+        scope: &Scope,
+        past: Option<&PeriodLabel>,
+        slot: &Slot,
+    ) -> Result<CachedKey> {
         let began = self.began();
         let row = self.tenant(tenant).await?;
-        let (period, found) = self.current(&row, scope, began).await?;
-        let found = match found {
+        let period = match past {
+            Some(past) => Some(past.clone()),
+            None => row.policy.key_period().label(began.unix_millis)?,
+        };
+        let found = match self.active(&row, scope, period.as_ref()).await? {
             None => {
-                let new = self.make(&row, scope, period, began).await?;
+                let new = self.make(&row, scope, period.clone(), began).await?;
                 let placed = self.store.insert_active(&new.record).await?;
                 placed_or(placed, new)
             }
             Some(active) if Self::is_due(&row, &active, slot, began) => {
-                self.make_successor(&row, scope, period, &active, began).await?
+                self.make_successor(&row, scope, period.clone(), &active, began).await?
             }
             Some(active) => Found { record: active, data_key: None },
         };
         let record = &found.record;
-        if record.tenant != *tenant || record.scope != *scope {
+        if record.tenant != *tenant || record.scope != *scope || record.period != period {
             return Err(wrong_record(tenant));
         }
         self.check_served(record.region.as_str())?;
         record.check_opens()?;
-        self.cached(&row, found, slot, began).await
+        self.cached(&row, found, period.as_ref(), slot, began).await
     }
 
     /// A key by its id.
@@ -95,15 +104,16 @@ impl Keyring {
         row.check_not_revoked(&record.scope, record.period.as_ref(), Some(&record.key_id))?;
         record.check_opens()?;
         let slot = self.cache.slot(tenant, &record.scope);
-        self.cached(&row, Found { record, data_key: None }, slot.slot(), began).await
+        let period = row.policy.key_period().label(began.unix_millis)?;
+        self.cached(&row, Found { record, data_key: None }, period.as_ref(), slot.slot(), began).await
     }
 
     /// Makes a new data key for the scope now, whether due or not, and returns its id.
     pub(crate) async fn rotate(&self, tenant: &TenantId, scope: &Scope) -> Result<KeyId> {
         let began = self.began();
         let row = self.tenant(tenant).await?;
-        let (period, active) = self.current(&row, scope, began).await?;
-        let placed = match active {
+        let period = row.policy.key_period().label(began.unix_millis)?;
+        let placed = match self.active(&row, scope, period.as_ref()).await? {
             None => {
                 let new = self.make(&row, scope, period, began).await?;
                 placed_or(self.store.insert_active(&new.record).await?, new)
@@ -113,22 +123,21 @@ impl Keyring {
         Ok(placed.record.key_id)
     }
 
-    /// The period that `began` falls into, and the Active key there, once policy, region and revocations allow one.
-    async fn current(
+    /// The Active key of a scope and period, once policy, region and revocations allow one.
+    async fn active(
         &self,
         row: &TenantRecord,
         scope: &Scope,
-        began: Began,
-    ) -> Result<(Option<PeriodLabel>, Option<KeyRecord>)> {
+        period: Option<&PeriodLabel>,
+    ) -> Result<Option<KeyRecord>> {
         row.policy.check_scope(scope)?;
         self.check_served(row.policy.home_region().as_str())?;
-        let period = row.policy.key_period().label(began.unix_millis)?;
-        row.check_not_revoked(scope, period.as_ref(), None)?;
-        let active = self.store.active_key(&row.tenant, scope, period.as_ref()).await?;
+        row.check_not_revoked(scope, period, None)?;
+        let active = self.store.active_key(&row.tenant, scope, period).await?;
         if let Some(active) = &active {
-            row.check_not_revoked(scope, period.as_ref(), Some(&active.key_id))?;
+            row.check_not_revoked(scope, period, Some(&active.key_id))?;
         }
-        Ok((period, active))
+        Ok(active)
     }
 
     /// Whether the Active key must seal no more: too old, spent, or of another region or suite than the policy's.
@@ -186,8 +195,15 @@ impl Keyring {
         Ok(Found { record, data_key: Some(data_key) })
     }
 
-    /// Unwraps where need be, verifies, and says how long the key may be used.
-    async fn cached(&self, row: &TenantRecord, found: Found, slot: &Slot, began: Began) -> Result<CachedKey> {
+    /// Unwraps where need be, verifies, and says how long the key may be used. It seals if it is the Active one of `period`.
+    async fn cached(
+        &self,
+        row: &TenantRecord,
+        found: Found,
+        period: Option<&PeriodLabel>,
+        slot: &Slot,
+        began: Began,
+    ) -> Result<CachedKey> {
         let Found { record, data_key } = found;
         let data_key = match data_key {
             Some(data_key) => data_key,
@@ -196,7 +212,7 @@ impl Keyring {
         let rotation = row.policy.rotation_policy();
         let seals = record.state == KeyState::Active
             && record.region == *row.policy.home_region()
-            && record.period == row.policy.key_period().label(began.unix_millis)?;
+            && record.period.as_ref() == period;
         let budget = slot.budget_if(seals, &record.key_id, rotation.messages());
         let key = LoadedKey::verified(&data_key, &record, budget)?;
         let mut seals_for =

@@ -17,11 +17,12 @@ use tokio::runtime::Handle;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
+use crate::key::period::PeriodLabel;
 use crate::key::region::Region;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::keyring::anchor::{EpochAnchor, Epochs};
-use crate::keyring::cache::{KeyCache, SlotRef};
+use crate::keyring::cache::{KeyCache, Slot, SlotRef};
 use crate::keyring::flight::{Flights, Loaded, Stale, Wanted, landing};
 use crate::keyring::watch::{Watch, watching};
 use crate::kms::router::KmsRouter;
@@ -108,6 +109,12 @@ impl Keyring {
         landing(self.start(wanted)).await
     }
 
+    /// Loads the Active key of a scope in a period that is past, created if there is none: for sealing again what belongs
+    /// there. It is kept among the opening keys.
+    pub(crate) async fn resealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope, past: PeriodLabel) -> Loaded {
+        landing(self.start(Wanted::Resealing(tenant.clone(), scope.clone(), past))).await
+    }
+
     /// Loads a key to open with.
     pub(crate) async fn opening_key(self: &Arc<Self>, tenant: &TenantId, key_id: &KeyId) -> Loaded {
         if self.renew_lease().await?
@@ -136,7 +143,10 @@ impl Keyring {
             let (loaded, slot) = match wanted {
                 Wanted::Sealing(tenant, scope) => {
                     let slot = self.slot(tenant, scope);
-                    (self.load_sealing(tenant, scope, slot.slot()).await, Some(slot))
+                    (self.load_sealing(tenant, scope, None, slot.slot()).await, Some(slot))
+                }
+                Wanted::Resealing(tenant, scope, past) => {
+                    (self.load_sealing(tenant, scope, Some(past), &Slot::default()).await, None)
                 }
                 Wanted::Opening(tenant, key_id) => (self.load_opening(tenant, key_id).await, None),
             };
@@ -149,13 +159,13 @@ impl Keyring {
                 return Ok(key);
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "the tenant's keys are being changed over and over; retry"))
+        Err(changing())
     }
 
     /// Takes the keys that `selector` covers out of this process at once, loads under way included.
     pub(crate) fn purge(&self, tenant: &TenantId, selector: &Selector) -> usize {
         let may_be_covered = |wanted: &Wanted| match wanted {
-            Wanted::Sealing(_, scope) => selector.may_cover(scope),
+            Wanted::Sealing(_, scope) | Wanted::Resealing(_, scope, _) => selector.may_cover(scope),
             Wanted::Opening(..) => true,
         };
         self.cache.purge(tenant, |key| key.is_covered_by(selector), || self.flights.make_stale(tenant, may_be_covered))
@@ -168,13 +178,20 @@ impl Keyring {
 
     /// Makes the next seal under the keys that `selector` covers ask the store which key is Active.
     pub(crate) fn stop_sealing(&self, tenant: &TenantId, selector: &Selector) -> usize {
-        let may_be_covered = |wanted: &Wanted| matches!(wanted, Wanted::Sealing(_, scope) if selector.may_cover(scope));
+        let may_be_covered = |wanted: &Wanted| match wanted {
+            Wanted::Sealing(_, scope) | Wanted::Resealing(_, scope, _) => selector.may_cover(scope),
+            Wanted::Opening(..) => false,
+        };
         self.cache.stop_sealing(
             tenant,
             |key| key.is_covered_by(selector),
             || self.flights.make_stale(tenant, may_be_covered),
         )
     }
+}
+
+fn changing() -> Error {
+    Error::new(ErrorKind::Unavailable, "the tenant's keys are being changed over and over; retry")
 }
 
 /// Takes expired keys out of memory until the keyring is gone.

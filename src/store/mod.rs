@@ -62,7 +62,7 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// Resolves when the log may have grown. A store that is not told never does: then the log is only polled.
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// A tenant's data key by its id.

@@ -1,0 +1,90 @@
+//! Moving a tenant to another region: new keys there at once, old records rewrapped, data resealed by its owner, and at every
+//! moment everything opens where the policy allows it.
+
+use crate::admin::walk::{WalkOptions, Walked};
+use crate::admin::{Admin, explain};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::census::Census;
+use crate::key::change::Forget;
+use crate::key::id::TenantId;
+use crate::key::kek_expression::KekExpression;
+use crate::key::region::Region;
+use crate::key::revocation::Selector;
+use crate::key::rewrap::RewrapOrder;
+
+impl Admin {
+    /// Makes `to` the tenant's home region and `keks` its KEKs. New data keys, and so new envelopes, are there at once, on
+    /// every node within the revocation bound; the old home stays allowed, so that what was sealed there opens. Then rewraps
+    /// every record for `keks`, as [`Self::rewrap`] does: repeat it after a crash.
+    ///
+    /// Afterwards reseal the tenant's tables ([`Self::reseal`]) and end with [`Self::finish_migration`].
+    ///
+    /// # Errors
+    /// `Region` if this process does not serve `to` or the KEKs are neither there nor in a region already allowed; else as
+    /// [`Self::rewrap`].
+    pub async fn migrate_region(
+        &self,
+        tenant: &str,
+        to: Region,
+        keks: impl Into<KekExpression>,
+        options: &WalkOptions,
+    ) -> Result<Walked> {
+        let keks = keks.into();
+        let order = async {
+            let id = TenantId::new(tenant)?;
+            let row = self.keyring.tenant(&id).await?;
+            let moved = row.policy.clone().moved_to(to.clone()).wrapped_by(keks.clone());
+            if row.policy == moved && row.rewrap.is_some() {
+                return Ok(()); // an earlier call got this far
+            }
+            self.check_policy(&id, &moved).await?;
+            let since = self.keyring.clock.unix_millis();
+            self.change(&id, |row| {
+                let moved = row.policy.clone().moved_to(to.clone()).wrapped_by(keks.clone());
+                moved.check()?;
+                let forget = row.policy.forgotten_for(&moved);
+                row.policy = moved;
+                row.rewrap = Some(RewrapOrder { to: keks.clone(), epoch: row.epoch + 1, since });
+                Ok(Some((Selector::everything(), forget.max(Forget::Sealing))))
+            })
+            .await?;
+            tracing::info!(tenant = %id, region = %to, keks = %keks, "migrating to another region");
+            Ok(())
+        };
+        order.await.map_err(|e: Error| explain(e, "migrate region", tenant))?;
+        self.rewrap(tenant, keks.clone(), options).await
+    }
+
+    /// Ends a migration: `from` is no longer allowed, and what is still sealed there opens no more. Refused while the census
+    /// counts an envelope there.
+    ///
+    /// # Errors
+    /// `Conflict` saying what is still in `from`; `UnknownTenant` or `Unavailable`.
+    pub async fn finish_migration(&self, tenant: &str, from: &Region, census: &Census) -> Result<()> {
+        let run = async {
+            let id = TenantId::new(tenant)?;
+            let envelopes = census.in_region(from);
+            if envelopes > 0 {
+                let message = format!("{envelopes} envelopes are still in {from}: reseal them first");
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
+            self.change(&id, |row| {
+                if row.rewrap.is_some() {
+                    return Err(Error::new(ErrorKind::Conflict, "the rewrap is not finished: resume it first"));
+                }
+                if *from == *row.policy.home_region() {
+                    return Err(Error::invalid(format!("{from} is the tenant's home region")));
+                }
+                let narrowed = row.policy.clone().disallow_region(from);
+                narrowed.check()?;
+                let forget = row.policy.forgotten_for(&narrowed);
+                row.policy = narrowed;
+                Ok(Some((Selector::everything(), forget)))
+            })
+            .await?;
+            tracing::info!(tenant = %id, region = %from, "region no longer allowed");
+            Ok(())
+        };
+        run.await.map_err(|e: Error| explain(e, "finish migration", tenant))
+    }
+}

@@ -1,0 +1,201 @@
+//! The residency report: where a tenant's keys and envelopes are, under which KEKs, how old, and what is misplaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::admin::walk::{Pages, WalkOptions};
+use crate::admin::{Admin, explain};
+use crate::error::{Error, Result};
+use crate::key::census::Census;
+use crate::key::id::{KeyId, TenantId};
+use crate::key::kek_expression::KekExpression;
+use crate::key::record::KeyRecord;
+use crate::key::region::Region;
+use crate::key::state::KeyState;
+use crate::key::tenant::TenantRecord;
+
+/// Most misplaced keys that a report names one by one; it counts them all.
+const NAMED: usize = 1000;
+
+/// Keys of one region, KEK expression and state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResidencyRow {
+    /// The region in the keys' and their envelopes' tags.
+    pub region: Region,
+    /// The KEKs that unwrap them; `None` for destroyed keys.
+    pub keks: Option<KekExpression>,
+    /// Where the KEKs are, as far as their URIs or the policy say.
+    pub kek_regions: BTreeSet<Region>,
+    /// Their state.
+    pub state: &'static str,
+    /// How many keys.
+    pub keys: u64,
+    /// How many envelopes refer to them, as far as the census goes.
+    pub envelopes: u64,
+    /// When the oldest was created, in Unix milliseconds.
+    pub oldest: i64,
+    /// Whether region and KEKs are allowed.
+    pub allowed: bool,
+}
+
+/// Where a tenant's keys and envelopes are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResidencyReport {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its home region.
+    pub home: Region,
+    /// The regions allowed beside it.
+    pub allowed: Vec<Region>,
+    /// When the report was made, in Unix milliseconds.
+    pub at: i64,
+    /// Keys, by region, KEKs and state.
+    pub rows: Vec<ResidencyRow>,
+    /// Keys whose region or KEKs are not allowed: the first 1000.
+    pub misplaced_keys: Vec<KeyId>,
+    /// Envelopes whose region is not allowed, by region.
+    pub misplaced_envelopes: BTreeMap<Region, u64>,
+    /// Envelopes whose key the tenant does not have, or whose region tag is not their key's.
+    pub foreign_envelopes: u64,
+}
+
+impl ResidencyReport {
+    /// Whether everything is where it may be.
+    pub fn is_clean(&self) -> bool {
+        self.misplaced_keys.is_empty() && self.misplaced_envelopes.is_empty() && self.foreign_envelopes == 0
+    }
+
+    /// The report as JSON.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it cannot be encoded.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(|e| Error::invalid("a report cannot be encoded").with_source(e))
+    }
+}
+
+/// The report as a table.
+impl fmt::Display for ResidencyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let allowed: Vec<&str> = self.allowed.iter().map(Region::as_str).collect();
+        writeln!(f, "tenant {}, home {}, also allowed: {}", self.tenant, self.home, list(&allowed))?;
+        writeln!(f, "{:<16} {:<12} {:>8} {:>10} {:>9}  KEK", "region", "state", "keys", "envelopes", "age")?;
+        for row in &self.rows {
+            let days = self.at.saturating_sub(row.oldest).max(0) / 86_400_000;
+            let keks = row.keks.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            let mark = if row.allowed { "" } else { "  MISPLACED" };
+            writeln!(
+                f,
+                "{:<16} {:<12} {:>8} {:>10} {:>7} d  {keks}{mark}",
+                row.region.as_str(),
+                row.state,
+                row.keys,
+                row.envelopes,
+                days
+            )?;
+        }
+        for (region, envelopes) in &self.misplaced_envelopes {
+            writeln!(f, "MISPLACED: {envelopes} envelopes in {region}")?;
+        }
+        if self.foreign_envelopes > 0 {
+            writeln!(f, "FOREIGN: {} envelopes of keys that the tenant does not have there", self.foreign_envelopes)?;
+        }
+        for key_id in &self.misplaced_keys {
+            writeln!(f, "MISPLACED: key {key_id}")?;
+        }
+        Ok(())
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+impl Admin {
+    /// Where the tenant's keys are and, as far as `census` counted them, its envelopes.
+    ///
+    /// # Errors
+    /// `UnknownTenant`, `Unavailable` or `Malformed`.
+    pub async fn residency(&self, tenant: &str, census: &Census) -> Result<ResidencyReport> {
+        let run = async {
+            let id = TenantId::new(tenant)?;
+            let row = self.keyring.tenant(&id).await?;
+            let mut tally = Tally::new(&row, census, self.keyring.clock.unix_millis());
+            let options = WalkOptions::default().page(1000);
+            let mut pages = Pages::new(self, &id, &options);
+            while let Some(page) = pages.next().await? {
+                page.iter().for_each(|record| tally.key(record));
+            }
+            Ok(tally.report())
+        };
+        run.await.map_err(|e: Error| explain(e, "report residency", tenant))
+    }
+}
+
+struct Tally<'a> {
+    row: &'a TenantRecord,
+    /// What the census counted, by key; what is left at the end is nobody's.
+    counted: BTreeMap<(KeyId, Region), u64>,
+    rows: BTreeMap<(Region, String, &'static str), ResidencyRow>,
+    report: ResidencyReport,
+}
+
+impl<'a> Tally<'a> {
+    fn new(row: &'a TenantRecord, census: &Census, at: i64) -> Self {
+        let mut misplaced = BTreeMap::new();
+        for (_, region, count) in census.counts().filter(|(_, region, _)| !row.policy.allows(region)) {
+            *misplaced.entry(region.clone()).or_default() += count;
+        }
+        Self {
+            row,
+            counted: census.counts().map(|(id, region, count)| ((*id, region.clone()), count)).collect(),
+            rows: BTreeMap::new(),
+            report: ResidencyReport {
+                tenant: row.tenant.clone(),
+                home: row.policy.home_region().clone(),
+                allowed: row.policy.allowed_regions().cloned().collect(),
+                at,
+                rows: Vec::new(),
+                misplaced_keys: Vec::new(),
+                misplaced_envelopes: misplaced,
+                foreign_envelopes: 0,
+            },
+        }
+    }
+
+    fn key(&mut self, record: &KeyRecord) {
+        let policy = &self.row.policy;
+        let keks = record.wrapped.as_ref().map(crate::key::wrapped_key::WrappedKey::expression);
+        let kek_regions: BTreeSet<Region> =
+            keks.iter().flat_map(KekExpression::keks).filter_map(|kek| policy.kek_region(kek)).collect();
+        let destroyed = record.state == KeyState::Destroyed;
+        let allowed =
+            destroyed || (policy.allows(&record.region) && kek_regions.iter().all(|region| policy.allows(region)));
+        if !allowed && self.report.misplaced_keys.len() < NAMED {
+            self.report.misplaced_keys.push(record.key_id);
+        }
+        let envelopes = self.counted.remove(&(record.key_id, record.region.clone())).unwrap_or(0);
+        let at = (record.region.clone(), keks.iter().map(ToString::to_string).collect(), record.state.as_str());
+        let row = self.rows.entry(at).or_insert_with(|| ResidencyRow {
+            region: record.region.clone(),
+            keks,
+            kek_regions,
+            state: record.state.as_str(),
+            keys: 0,
+            envelopes: 0,
+            oldest: i64::MAX,
+            allowed,
+        });
+        row.keys += 1;
+        row.envelopes += envelopes;
+        row.oldest = row.oldest.min(record.created_at);
+    }
+
+    fn report(mut self) -> ResidencyReport {
+        self.report.rows = self.rows.into_values().collect();
+        self.report.foreign_envelopes = self.counted.values().sum();
+        self.report
+    }
+}

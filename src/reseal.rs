@@ -1,0 +1,189 @@
+//! Resealing: an envelope under an old key becomes one under the Active key, and nobody sees the plaintext.
+
+use async_trait::async_trait;
+use futures_util::stream::{StreamExt, iter};
+
+use crate::admin::walk::WalkOptions;
+use crate::admin::{Admin, explain};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::context::Field;
+use crate::format::message;
+use crate::key::id::KeyId;
+use crate::key::period::PeriodLabel;
+use crate::key::state::KeyState;
+use crate::sealer::{InHand, ScopeHandle, TenantHandle, seal_with};
+
+impl ScopeHandle {
+    /// Seals an envelope anew if its key is no longer the one to seal with: it was rotated, or is of another region or suite
+    /// than the tenant's policy. `None` if it is. The new key is the Active one of the period that the old one belongs to, so
+    /// that a message stays in its hour.
+    ///
+    /// Two reads of the key store, and KMS calls for keys that are not in hand.
+    ///
+    /// # Errors
+    /// As [`ScopeHandle::open`] and [`ScopeHandle::seal`].
+    pub async fn reseal(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.reseal_unexplained(context, envelope).await.map_err(|e| self.explain(e, "reseal"))
+    }
+
+    async fn reseal_unexplained(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Option<Vec<u8>>> {
+        let (header, _) = message::parse(envelope)?;
+        let key_id = KeyId::from_bytes(*header.key_id());
+        self.keyring.check_served(header.region())?;
+        let row = self.keyring.tenant(self.tenant()).await?;
+        let record = self.keyring.store.key(self.tenant(), &key_id).await?.ok_or_else(Error::unopenable)?;
+        let is_current = record.state == KeyState::Active
+            && record.region == *row.policy.home_region()
+            && record.suite == row.policy.key_suite();
+        if is_current {
+            return Ok(None);
+        }
+        let plaintext = self.open(context, envelope).await?;
+        let period = row.policy.key_period().label(self.keyring.clock.unix_millis())?;
+        let is_past = match (&record.period, &period) {
+            (Some(old), Some(now)) => old.same_kind(now) && old != now,
+            _ => false,
+        };
+        if is_past && let Some(old) = record.period {
+            return self.seal_in(old, context, &plaintext).await.map(Some);
+        }
+        self.seal(context, &plaintext).await.map(Some)
+    }
+}
+
+impl ScopeHandle {
+    /// Seals under the Active key of a period that is past.
+    async fn seal_in(&self, past: PeriodLabel, context: &[Field<'_>], plaintext: &[u8]) -> Result<Vec<u8>> {
+        let keyring = &self.keyring;
+        let mut out = Vec::with_capacity(self.sealed_len(plaintext.len()));
+        if let Some(active) = keyring.store.active_key(self.tenant(), &self.scope, Some(&past)).await? {
+            let sealed = self.with_key_id_in_hand(&active.key_id, |key| {
+                // Loaded to open, it has no messages to seal.
+                Ok(matches!(seal_with(key, keyring.now(), context, plaintext, &mut out), InHand::Done(Ok(()))))
+            });
+            if matches!(sealed, InHand::Done(Ok(true))) {
+                return Ok(out);
+            }
+        }
+        let key = keyring.resealing_key(self.tenant(), &self.scope, past).await?;
+        match seal_with(&key, keyring.now(), context, plaintext, &mut out) {
+            InHand::Done(sealed) => sealed.map(|()| out),
+            InHand::Missing => Err(Error::new(ErrorKind::Unavailable, "the key that reseals was spent; retry")),
+        }
+    }
+}
+
+/// A row of the embedder's table: an envelope, and what it takes to open it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvelopeRow {
+    /// Names the row; rows are paged in the order of these.
+    pub id: String,
+    /// The fields of its scope.
+    pub scope: Vec<(String, String)>,
+    /// The context it was sealed with.
+    pub context: Vec<(String, String)>,
+    /// The envelope.
+    pub envelope: Vec<u8>,
+}
+
+/// A table of envelopes, as the embedder keeps them. [`Admin::reseal`] walks it.
+#[async_trait]
+pub trait EnvelopeTable: Send + Sync {
+    /// Rows of the tenant in the order of their ids, at most `limit`, after the id `after`.
+    async fn page(&self, after: Option<&str>, limit: u32) -> Result<Vec<EnvelopeRow>>;
+
+    /// Compare-and-set: puts `envelope` into the row if it still has `row.envelope`, durably. Says whether it had; a row that
+    /// was edited or deleted meanwhile is left alone.
+    async fn replace(&self, row: &EnvelopeRow, envelope: &[u8]) -> Result<bool>;
+}
+
+/// How far the resealing of a table is.
+#[derive(Clone, Debug, Default)]
+pub struct Resealed {
+    /// Rows looked at.
+    pub seen: u64,
+    /// Rows sealed anew.
+    pub resealed: u64,
+    /// Rows that somebody changed meanwhile. What they have now was sealed under the Active key, or a later walk finds it.
+    pub changed: u64,
+    /// Rows that could not be sealed anew; they are as they were.
+    pub failed: u64,
+    /// The id of the first of these, and why.
+    pub first_failure: Option<(String, Error)>,
+    /// The last row of the last page that was finished: where to go on after a crash.
+    pub after: Option<String>,
+}
+
+enum Outcome {
+    Current,
+    Resealed,
+    Changed,
+}
+
+impl Admin {
+    /// Seals every row of `table` anew that is under an old key, in batches and concurrently as `options` say (its
+    /// `on_progress` and `after` are for key records; `progress` and the argument `after` are for rows). Safe to repeat, to
+    /// resume behind a row, and to run twice at once.
+    ///
+    /// # Errors
+    /// What the table says; `UnknownTenant` or `Unavailable`. Rows that fail are counted in [`Resealed`].
+    pub async fn reseal(
+        &self,
+        tenant: &str,
+        table: &dyn EnvelopeTable,
+        after: Option<&str>,
+        options: &WalkOptions,
+        mut progress: impl FnMut(&Resealed) + Send,
+    ) -> Result<Resealed> {
+        let run = async {
+            let handle = self.tenant_handle(tenant).await?;
+            let pace = options.pace(self.now());
+            let mut walked = Resealed { after: after.map(str::to_owned), ..Resealed::default() };
+            loop {
+                let page = table.page(walked.after.as_deref(), options.page_size()).await?;
+                let Some(last) = page.last().map(|row| row.id.clone()) else {
+                    return Ok(walked);
+                };
+                if walked.after.as_ref().is_some_and(|after| last <= *after) {
+                    return Err(Error::invalid("the table's page does not come after the row that was asked for"));
+                }
+                let resealing = page.iter().map(|row| reseal_row(&handle, table, row));
+                let outcomes: Vec<_> = iter(resealing).buffered(options.at_once()).collect().await;
+                for (row, outcome) in page.iter().zip(outcomes) {
+                    walked.count(row, outcome);
+                }
+                walked.after = Some(last);
+                progress(&walked);
+                pace.wait(walked.resealed + walked.failed, self.now()).await;
+            }
+        };
+        run.await.map_err(|e: Error| explain(e, "reseal", tenant))
+    }
+}
+
+impl Resealed {
+    fn count(&mut self, row: &EnvelopeRow, outcome: Result<Outcome>) {
+        self.seen += 1;
+        match outcome {
+            Ok(Outcome::Current) => {}
+            Ok(Outcome::Resealed) => self.resealed += 1,
+            Ok(Outcome::Changed) => self.changed += 1,
+            Err(e) => {
+                self.failed += 1;
+                self.first_failure.get_or_insert((row.id.clone(), e));
+            }
+        }
+    }
+}
+
+async fn reseal_row(tenant: &TenantHandle, table: &dyn EnvelopeTable, row: &EnvelopeRow) -> Result<Outcome> {
+    let scope = tenant.scope(borrowed(&row.scope))?;
+    let Some(envelope) = scope.reseal(&borrowed(&row.context), &row.envelope).await? else {
+        return Ok(Outcome::Current);
+    };
+    if table.replace(row, &envelope).await? { Ok(Outcome::Resealed) } else { Ok(Outcome::Changed) }
+}
+
+fn borrowed(pairs: &[(String, String)]) -> Vec<Field<'_>> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
