@@ -65,6 +65,8 @@ pub use key::rotation::RotationPolicy;
 pub use key::scope::Scope;
 pub use key::state::KeyState;
 pub use key::tenant::TenantRecord;
+#[cfg(feature = "byok")]
+pub use kms::import_ticket::{ImportFormat, ImportTicket, KeyCheckValue};
 pub use kms::local::LocalKms;
 pub use kms::{GeneratedKey, KekDescription, Kms};
 pub use page::PageRow;
