@@ -95,7 +95,7 @@ impl Medium {
     }
 
     /// Applies `change` whole or not at all, and returns what is there then.
-    fn change<T>(&mut self, change: impl FnOnce(&mut Content) -> Result<T>) -> Result<(Content, T)> {
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut Content) -> Result<T>) -> Result<(Content, T)> {
         match self {
             Self::Memory(content) => {
                 let mut next = content.clone();

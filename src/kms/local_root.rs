@@ -256,13 +256,16 @@ impl LocalKms {
             let whose = (import.name.as_str(), &import.region, import.expires_at);
             after.imports.insert(id.clone(), store_import(Some(&root), id, whose, private_keys).await?);
         }
-        self.change(None, |content| {
+        // Not by `self.change`: this handle keeps the keys that it has in hand.
+        let mut medium = self.medium.lock().unwrap_or_else(PoisonError::into_inner);
+        medium.change(|content| {
             if !content.same_as(&before) {
                 return Err(Error::new(ErrorKind::Conflict, "another process changed the KEK file meanwhile"));
             }
             *content = after;
             Ok(())
         })?;
+        drop(medium);
         tracing::info!(keks = keks.len(), root = %root.kek, "the KEK file was wrapped under a root KEK");
         Ok(Self { keks: Arc::new(RwLock::new(keks)), medium: Arc::clone(&self.medium), root: Some(root) })
     }
