@@ -6,6 +6,8 @@
 mod canary;
 #[path = "byok/ceremony.rs"]
 mod ceremony;
+#[path = "byok/kill.rs"]
+mod kill;
 #[path = "byok/tenant.rs"]
 mod tenant;
 

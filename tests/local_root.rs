@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use strongroom::testing::{Fault, FaultyKms, encryption_context};
-use strongroom::{Error, ErrorKind, GeneratedKey, KekUri, Kms, LocalKms, Region};
+use strongroom::{
+    DataKey, EncryptionContext, Error, ErrorKind, GeneratedKey, KekDescription, KekUri, Kms, LocalKms, Region,
+};
 
 fn region() -> Region {
     Region::new("eu-central-1").unwrap()
@@ -166,6 +168,49 @@ async fn a_wrapped_key_serves_no_other_name_version_or_region() {
     }
     fs::write(place.path(), &good).unwrap();
     assert!(place.open().await.is_ok());
+}
+
+/// Keeps what it is told with each wrap and unwrap.
+struct Trail(LocalKms, Mutex<Vec<String>>);
+
+impl Trail {
+    fn note(&self, call: &str, context: &EncryptionContext) {
+        self.1.lock().unwrap().push(format!("{call} {context:?}"));
+    }
+}
+
+#[async_trait::async_trait]
+impl Kms for Trail {
+    fn scheme(&self) -> &str {
+        self.0.scheme()
+    }
+    async fn describe(&self, kek: &KekUri) -> Result<KekDescription, Error> {
+        self.0.describe(kek).await
+    }
+    async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, key: &DataKey) -> Result<Vec<u8>, Error> {
+        self.note("wrap", context);
+        self.0.wrap(kek, context, key).await
+    }
+    async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey, Error> {
+        self.note("unwrap", context);
+        self.0.unwrap(kek, context, wrapped).await
+    }
+}
+
+#[tokio::test]
+async fn the_roots_own_trail_names_each_kek() {
+    let place = Place::new();
+    let trail = Arc::new(Trail(place.keys.clone(), Mutex::default()));
+    let root: Arc<dyn Kms> = trail.clone();
+    let kms = LocalKms::open_under(place.path(), root, place.root.clone()).await.unwrap();
+    kms.add_kek("acme", region()).await.unwrap();
+    kms.add_version("acme").await.unwrap();
+    let told = |version| {
+        format!(r#"{{"kek": "acme", "purpose": "local-kek", "region": "eu-central-1", "version": "{version}"}}"#)
+    };
+    let expected = [("wrap", 1), ("unwrap", 1), ("wrap", 2), ("unwrap", 2)];
+    let expected = expected.map(|(call, version)| format!("{call} {}", told(version)));
+    assert_eq!(*trail.1.lock().unwrap(), expected);
 }
 
 #[tokio::test]

@@ -290,6 +290,10 @@ fn hex(bytes: &[u8]) -> String {
     base16ct::lower::encode_string(bytes)
 }
 
+/// Into a buffer that is wiped even if the text turns out to be wrong half-way.
 fn unhex(text: &str, what: &str) -> Result<Zeroizing<Vec<u8>>, String> {
-    base16ct::mixed::decode_vec(text).map(Zeroizing::new).map_err(|_| format!("{what} is not hexadecimal"))
+    let mut bytes = Zeroizing::new(vec![0; text.len() / 2]);
+    let len = base16ct::mixed::decode(text, &mut bytes).map_err(|_| format!("{what} is not hexadecimal"))?.len();
+    bytes.truncate(len);
+    Ok(bytes)
 }

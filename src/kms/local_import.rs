@@ -5,7 +5,7 @@
 //! 3. [`LocalKms::finish_import`] unwraps it, checks it, and keeps it as a KEK.
 //!
 //! The private halves rest where the KEKs do, under the root KEK if there is one, until the import is finished or its token
-//! has expired; so a restart in between does no harm. Finishing replaces the file once, with the import gone and the KEK
+//! has expired (by the wall clock that the caller hands in); so a restart in between does no harm. Finishing replaces the file once, with the import gone and the KEK
 //! there: whatever happens, it is the old file or the new one.
 
 use std::sync::Arc;

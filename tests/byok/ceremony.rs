@@ -260,3 +260,24 @@ async fn a_name_is_given_once() {
     }
     assert_eq!(kms.describe(one.kek()).await.unwrap().region, region());
 }
+
+#[tokio::test]
+async fn sixty_four_imports_at_once_are_the_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keks.json");
+    let kms = LocalKms::open(&path).unwrap();
+    // Their keys are never looked at.
+    let import = |id: usize, expires_at: i64| {
+        format!(r#"{{"id":"{id}","name":"n{id}","region":"eu","expires_at":{expires_at},"private_key":"00"}}"#)
+    };
+    let imports = |count: usize| {
+        let all: Vec<_> = (0..count).map(|id| import(id, i64::MAX - i64::try_from(id).unwrap())).collect();
+        format!(r#"{{"format":2,"keks":[],"imports":[{}]}}"#, all.join(","))
+    };
+    fs::write(&path, imports(64)).unwrap();
+    let refused = kms.begin_import("acme", region(), &SystemClock).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Limit);
+    // One of them expires: there is room again.
+    let clock = ManualClock::at(i64::MAX - 63);
+    kms.begin_import("acme", region(), &clock).await.unwrap();
+}
