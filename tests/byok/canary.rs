@@ -7,9 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use strongroom::{
-    Error, ImportFormat, KeyCheckValue, Kms, LocalKms, SqliteKeyStore, Strongroom, SystemClock, TenantPolicy,
-};
+use strongroom::{Error, LocalKms, SqliteKeyStore, Strongroom, SystemClock, TenantPolicy};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
