@@ -80,6 +80,8 @@ pub use key::state::KeyState;
 pub use key::tenant::TenantRecord;
 pub use key::wrapped_key::{Pending, WrappedKey, Wrapping};
 pub use keyring::anchor::{AnchorFile, EpochAnchor};
+#[cfg(feature = "byok")]
+pub use kms::import_ticket::{ImportFormat, ImportTicket, KeyCheckValue};
 pub use kms::local::LocalKms;
 pub use kms::{GeneratedKey, KekDescription, Kms};
 pub use page::PageRow;

@@ -48,6 +48,24 @@ fn quickstart() {
     assert!(records >= 4, "{out}");
 }
 
+#[cfg(feature = "byok")]
+#[test]
+fn byok_import() {
+    let out = run("byok_import", &[]);
+    assert!(!out.contains('✗'), "{out}");
+    for line in [
+        "$ openssl pkeyutl -encrypt",
+        "imported: local:acme-2026",
+        "another check value: finish import: invalid argument",
+        "a byte is missing: finish import: invalid argument: the material does not unwrap",
+        "once more: invalid argument: no import is under way with this token",
+        "imported: local:acme-2027, 552 bytes",
+        "All as claimed.",
+    ] {
+        assert!(out.contains(line), "{line:?} is missing:\n{out}");
+    }
+}
+
 #[test]
 fn import_chat_of_the_export_in_the_repository() {
     let out = run("import_chat", &[]);

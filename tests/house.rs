@@ -58,7 +58,9 @@ const STRANGERS: &[(&str, &str)] = &[
 
 /// Crates with a home: (crates, homes). A trailing `*` is any ending; a home is that file, or the folder of that name.
 const HOMES: &[(&[&str], &[&str])] = &[
-    (&["aws_lc_rs", "aws_lc_sys", "aes", "aes_gcm", "chacha20", "chacha20poly1305"], &["src/crypto/aead"]),
+    (&["aws_lc_rs", "aws_lc_sys"], &["src/crypto/aead", "src/crypto/key_transport"]),
+    (&["aes", "aes_gcm", "chacha20", "chacha20poly1305"], &["src/crypto/aead"]),
+    (&["hpke"], &["src/crypto/key_transport"]),
     (&["hmac", "sha2"], &["src/crypto/kdf"]),
     (&["ed25519_dalek"], &["src/crypto/signing"]),
     (&["rand", "rand_core", "getrandom"], &["src/crypto/random"]),
@@ -376,6 +378,9 @@ fn a_crate_away_from_home_is_flagged() {
     refuses(crates_at_home, "src/crypto/secret.rs", "use {rand::Rng, subtle::Choice};");
     refuses(crates_at_home, "src/crypto/secret.rs", "use rand as r;");
     refuses(crates_at_home, "src/crypto/secret.rs", "extern crate rand;");
+    refuses(crates_at_home, "src/kms/local_import.rs", "use hpke::kem::Kem;");
+    refuses(crates_at_home, "src/crypto/key_transport.rs", "use aes_gcm::Aes256Gcm;");
+    accepts(crates_at_home, "src/crypto/key_transport.rs", "use aws_lc_rs::rsa::KeySize; use hpke::Kem;");
     refuses(crates_at_home, "src/key/id.rs", "type H = sha2::Sha512;");
     refuses(crates_at_home, "src/store/mod.rs", "#[derive(sqlx::FromRow)] struct Row;");
     refuses(crates_at_home, "src/error.rs", "impl From<sqlx::Error> for Error {}");

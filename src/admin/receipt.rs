@@ -134,7 +134,7 @@ impl Admin {
             let issued_at = self.keyring.clock.unix_millis();
             let last = gone.iter().map(|(_, at)| *at).max().unwrap_or(issued_at);
             let after = |time: Duration| last.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
-            let receipt = ErasureReceipt {
+            let statement = ErasureReceipt {
                 tenant: id,
                 selector,
                 erased: gone.into_iter().map(|(key_id, erased_at)| ErasedKey { key_id, erased_at }).collect(),
@@ -143,7 +143,7 @@ impl Admin {
                 backups_clear_at: after(backups),
                 epoch: row.epoch,
             };
-            SignedReceipt::new(&receipt, signer)
+            SignedReceipt::new(&statement, signer)
         };
         run.await.map_err(|e: Error| explain(e, "issue receipt", tenant))
     }

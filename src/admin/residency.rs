@@ -126,7 +126,9 @@ impl Admin {
             let options = WalkOptions::default().page(1000);
             let mut pages = Pages::new(self, &id, &options);
             while let Some(page) = pages.next().await? {
-                page.iter().for_each(|record| tally.key(record));
+                for record in &page {
+                    tally.key(record);
+                }
             }
             Ok(tally.report())
         };

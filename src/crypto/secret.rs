@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::{Deref, Range};
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
@@ -95,6 +95,16 @@ impl DataKey {
     /// `Unavailable` if the operating system gives no randomness; never a weaker key.
     pub fn random() -> Result<Self> {
         Secret::filled_by(|into| random::from_os(into)).map(Self)
+    }
+
+    /// A KEK on its way to a KMS that wraps it, as it wraps any key.
+    pub(crate) fn of_kek(kek: &Secret<32>) -> Result<Self> {
+        Self::take(&mut *Zeroizing::new(*kek.expose()))
+    }
+
+    /// A KEK on its way back from there.
+    pub(crate) fn into_kek(self) -> Secret<32> {
+        self.0
     }
 
     /// The key bytes, for wrapping. Grep for `expose` to find every use.

@@ -40,6 +40,12 @@ impl EncryptionContext {
         CanonicalFields::new(&fields).map(Self)
     }
 
+    /// What a root KEK is told when it wraps something of the local KMS's: `purpose` and the pairs that name it (FORMAT.md,
+    /// "The local KMS").
+    pub(crate) fn of_local_kms(purpose: &str, fields: &[(&str, &str)]) -> Result<Self> {
+        CanonicalFields::new(&[&[("purpose", purpose)], fields].concat()).map(Self)
+    }
+
     /// The pairs in canonical order, for a KMS that takes them by name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter()

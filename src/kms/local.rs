@@ -1,7 +1,7 @@
 //! The local KMS: KEKs that this process holds, in a file or handed over by the embedder.
 //!
-//! For tenants who bring a raw key (BYOK), for development, and for tests. Data keys are wrapped with AES-256-GCM, the
-//! encryption context as associated data (FORMAT.md, "The local KMS").
+//! For tenants who bring their key (BYOK), for development, and for tests. `local_wrapping` wraps data keys, `local_content`
+//! and `local_file` say how KEKs rest, `local_root` keeps them under a root KEK, `local_import` takes in a tenant's key.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,31 +10,103 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use async_trait::async_trait;
 use zeroize::Zeroize;
 
-use crate::crypto::aead::{AeadKey, Algorithm, Backend, NONCE_LEN, Refused, TAG_LEN};
 use crate::crypto::random;
 use crate::crypto::secret::{DataKey, Secret, is_uniform};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
+use crate::kms::local_content::{Content, StoredKek, StoredKey};
 use crate::kms::local_file::KekFile;
+use crate::kms::local_root::Root;
+use crate::kms::local_wrapping::{self, Wrapped, not_wrapped_here};
 use crate::kms::{KekDescription, Kms};
 
 const SCHEME: &str = "local";
-const LABEL: &[u8] = b"strongroom/v1/local-kms";
-/// First byte of wrapped bytes.
-const WRAPPED_VERSION: u8 = 1;
 /// Most bytes of a local KEK's name.
 const MAX_NAME: usize = 64;
 
-/// One KEK with its versions; new data keys are wrapped under the newest.
+/// One KEK with the versions in hand; new data keys are wrapped under the newest.
 pub(crate) struct LocalKek {
     pub(crate) region: Region,
     pub(crate) enabled: bool,
-    pub(crate) versions: BTreeMap<u32, Secret<32>>,
+    pub(crate) versions: BTreeMap<u32, HeldKey>,
+}
+
+/// A key in hand. Clones share it.
+#[derive(Clone)]
+pub(crate) struct HeldKey {
+    pub(crate) key: Arc<Secret<32>>,
+    /// As it rests, if it rests wrapped under a root KEK.
+    pub(crate) wrapped: Option<Arc<[u8]>>,
+}
+
+impl HeldKey {
+    pub(crate) fn bare(key: Secret<32>) -> Self {
+        Self { key: Arc::new(key), wrapped: None }
+    }
+
+    pub(crate) fn stored(&self) -> StoredKey {
+        match &self.wrapped {
+            None => StoredKey::Bare(Arc::clone(&self.key)),
+            Some(wrapped) => StoredKey::Wrapped(Arc::clone(wrapped)),
+        }
+    }
 }
 
 pub(crate) type Keks = BTreeMap<String, LocalKek>;
+
+/// A key just made, and whose it is.
+pub(crate) type Fresh<'a> = (&'a str, u32, &'a HeldKey);
+
+/// What of `content` can be used at once: bare keys, wrapped ones that `known` has in hand already, and `fresh`.
+pub(crate) fn in_hand(content: &Content, known: &Keks, fresh: Option<Fresh<'_>>) -> Keks {
+    let find = |name: &str, version: u32, wrapped: &Arc<[u8]>| {
+        let known = known.get(name).and_then(|kek| kek.versions.get(&version));
+        let fresh = fresh.filter(|(n, v, _)| *n == name && *v == version).map(|(_, _, key)| key);
+        known.into_iter().chain(fresh).find(|key| key.wrapped.as_ref() == Some(wrapped)).cloned()
+    };
+    let mut keks = Keks::new();
+    for (name, StoredKek { region, enabled, versions }) in &content.keks {
+        let held = versions.iter().filter_map(|(version, key)| match key {
+            StoredKey::Bare(key) => Some((*version, HeldKey { key: Arc::clone(key), wrapped: None })),
+            StoredKey::Wrapped(wrapped) => Some((*version, find(name, *version, wrapped)?)),
+        });
+        let kek = LocalKek { region: region.clone(), enabled: *enabled, versions: held.collect() };
+        if !kek.versions.is_empty() {
+            keks.insert(name.clone(), kek);
+        }
+    }
+    keks
+}
+
+/// Where the content of a local KMS is.
+pub(crate) enum Medium {
+    Memory(Content),
+    File(KekFile),
+}
+
+impl Medium {
+    pub(crate) fn read(&self) -> Result<Content> {
+        match self {
+            Self::Memory(content) => Ok(content.clone()),
+            Self::File(file) => file.read(),
+        }
+    }
+
+    /// Applies `change` whole or not at all, and returns what is there then.
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut Content) -> Result<T>) -> Result<(Content, T)> {
+        match self {
+            Self::Memory(content) => {
+                let mut next = content.clone();
+                let made = change(&mut next)?;
+                *content = next.clone();
+                Ok((next, made))
+            }
+            Self::File(file) => file.change(change),
+        }
+    }
+}
 
 /// A KMS inside this process: `local:NAME`.
 ///
@@ -54,87 +126,98 @@ pub(crate) type Keks = BTreeMap<String, LocalKek>;
 /// ```
 #[derive(Clone)]
 pub struct LocalKms {
-    keks: Arc<RwLock<Keks>>,
-    /// Held over a change of file and memory together, so that memory never falls behind the file.
-    file: Option<Arc<Mutex<KekFile>>>,
+    pub(crate) keks: Arc<RwLock<Keks>>,
+    /// Held over a change of medium and memory together, so that memory never falls behind.
+    pub(crate) medium: Arc<Mutex<Medium>>,
+    pub(crate) root: Option<Arc<Root>>,
 }
 
 impl LocalKms {
     /// A KMS whose KEKs live in memory alone. The embedder hands them over at each start.
     pub fn in_memory() -> Self {
-        Self { keks: Arc::default(), file: None }
+        Self { keks: Arc::default(), medium: Arc::new(Mutex::new(Medium::Memory(Content::default()))), root: None }
     }
 
     /// A KMS whose KEKs rest in a file, which is created if it does not exist: mode 0600, replaced atomically. The KEKs
     /// stand in it unencrypted, so the file is worth as much as everything sealed under them; the start says so in the log.
+    /// That is for development; [`LocalKms::open_under`] is for production.
     ///
     /// # Errors
-    /// `InvalidArgument` if the file can be read by others than its owner, or is not a KEK file, or holds a weak key;
-    /// `Unavailable` if it cannot be read or created.
+    /// `InvalidArgument` if the file can be read by others than its owner, or is not a KEK file, or holds a weak key, or
+    /// rests under a root KEK; `Unavailable` if it cannot be read or created.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let file = KekFile::open(path.as_ref())?;
-        let keks = file.read()?;
+        let file = KekFile::open(path.as_ref(), &Content::default())?;
+        let content = file.read()?;
+        check_root(&content, None)?;
+        let keks = in_hand(&content, &Keks::new(), None);
         tracing::warn!(path = %path.as_ref().display(), keks = keks.len(), "KEKs rest unencrypted in a file: protect it");
-        Ok(Self { keks: Arc::new(RwLock::new(keks)), file: Some(Arc::new(Mutex::new(file))) })
+        Ok(Self { keks: Arc::new(RwLock::new(keks)), medium: Arc::new(Mutex::new(Medium::File(file))), root: None })
     }
 
-    /// Reads the file again, to see what another process changed. Nothing to do in memory.
+    /// Reads the file again, to see what another process changed. Nothing to do in memory. Under a root KEK, keys that
+    /// another process added are not seen until [`LocalKms::refresh`], which asks the root KEK for them.
     ///
     /// # Errors
     /// As [`Self::open`]; the KEKs stay as they were.
     pub fn reload(&self) -> Result<()> {
-        if let Some(file) = &self.file {
-            let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            let keks = file.read()?;
-            *self.write() = keks;
-        }
+        let medium = self.medium.lock().unwrap_or_else(PoisonError::into_inner);
+        let content = medium.read()?;
+        check_root(&content, self.root_uri())?;
+        let mut keks = self.write();
+        *keks = in_hand(&content, &keks, None);
         Ok(())
     }
 
-    /// Creates a KEK from the operating system's randomness.
+    /// Creates a KEK from the operating system's randomness. Not under a root KEK, which has to be asked: there,
+    /// [`LocalKms::add_kek`].
     ///
     /// # Errors
-    /// `Conflict` if there is one of that name; `InvalidArgument` for a name that is not 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    /// `Conflict` if there is one of that name; `InvalidArgument` for a name that is not 1 to 64 of `A-Z a-z 0-9 . _ -`,
+    /// or if this KMS rests under a root KEK.
     pub fn create_kek(&self, name: &str, region: Region) -> Result<KekUri> {
-        self.add(name, region, Secret::filled_by(|into| random::from_os(into))?)
+        self.add_bare(name, region, Secret::filled_by(|into| random::from_os(into))?)
     }
 
-    /// Takes a raw 256-bit KEK that the tenant brought, and wipes `raw`, whether it is accepted or not.
+    /// Takes a raw 256-bit KEK that the tenant brought, and wipes `raw`, whether it is accepted or not. Not under a root
+    /// KEK: there, [`LocalKms::add_raw_kek`]. An import (feature `byok`) takes a KEK without its raw bytes ever being sent.
     ///
     /// # Errors
     /// `InvalidArgument` if it is not 32 bytes long or its bytes are all equal; else as [`Self::create_kek`].
     pub fn import_kek(&self, name: &str, region: Region, raw: &mut [u8]) -> Result<KekUri> {
-        self.add(name, region, take_kek(raw)?)
+        self.add_bare(name, region, take_kek(raw)?)
     }
 
-    fn add(&self, name: &str, region: Region, key: Secret<32>) -> Result<KekUri> {
+    fn add_bare(&self, name: &str, region: Region, key: Secret<32>) -> Result<KekUri> {
         let uri = uri(name)?;
-        self.change(|keks| {
-            if keks.contains_key(name) {
-                return Err(Error::new(ErrorKind::Conflict, "there is a KEK of that name").with_kek(uri.as_str()));
-            }
-            let versions = BTreeMap::from([(1, key)]);
-            keks.insert(name.to_owned(), LocalKek { region, enabled: true, versions });
-            Ok(())
-        })?;
+        self.must_be_bare("add_kek or add_raw_kek")?;
+        let key = HeldKey::bare(key);
+        self.change(None, |content| content.insert(name, region, key.stored()))?;
         Ok(uri)
     }
 
     /// Gives a KEK a new version from the operating system's randomness and returns its number. New data keys are wrapped
-    /// under it; what older versions wrapped still unwraps.
+    /// under it; what older versions wrapped still unwraps. Not under a root KEK: there, [`LocalKms::add_version`].
     ///
     /// # Errors
-    /// `Denied` if there is no such KEK.
+    /// `Denied` if there is no such KEK; `InvalidArgument` if this KMS rests under a root KEK.
     pub fn rotate_kek(&self, name: &str) -> Result<u32> {
-        let key = Secret::filled_by(|into| random::from_os(into))?;
-        let mut made = 0;
-        self.change_kek(name, |kek| {
-            let newest = kek.versions.last_key_value().map_or(0, |(version, _)| *version);
-            made = newest.checked_add(1).ok_or_else(|| Error::limit("the KEK has 2^32 versions"))?;
-            kek.versions.insert(made, key);
-            Ok(())
-        })?;
-        Ok(made)
+        self.must_be_bare("add_version")?;
+        let key = HeldKey::bare(Secret::filled_by(|into| random::from_os(into))?);
+        self.change(None, |content| {
+            let (kek, version) = content.next_version(name)?;
+            kek.versions.insert(version, key.stored());
+            Ok(version)
+        })
+    }
+
+    fn must_be_bare(&self, instead: &str) -> Result<()> {
+        match &self.root {
+            None => Ok(()),
+            Some(root) => Err(Error::invalid(format!(
+                "these KEKs rest under a root KEK, which has to be asked for each new one: await {instead} instead"
+            ))
+            .with_kek(root.uri().as_str())),
+        }
     }
 
     /// Makes a KEK refuse to wrap and unwrap.
@@ -142,10 +225,7 @@ impl LocalKms {
     /// # Errors
     /// `Denied` if there is no such KEK.
     pub fn disable_kek(&self, name: &str) -> Result<()> {
-        self.change_kek(name, |kek| {
-            kek.enabled = false;
-            Ok(())
-        })
+        self.change_kek(name, |kek| kek.enabled = false)
     }
 
     /// Undoes [`Self::disable_kek`].
@@ -153,30 +233,44 @@ impl LocalKms {
     /// # Errors
     /// `Denied` if there is no such KEK.
     pub fn enable_kek(&self, name: &str) -> Result<()> {
-        self.change_kek(name, |kek| {
-            kek.enabled = true;
+        self.change_kek(name, |kek| kek.enabled = true)
+    }
+
+    fn change_kek(&self, name: &str, change: impl FnOnce(&mut StoredKek)) -> Result<()> {
+        self.change(None, |content| {
+            change(content.keks.get_mut(name).ok_or_else(|| no_such_kek(name))?);
             Ok(())
         })
     }
 
-    fn change_kek(&self, name: &str, change: impl FnOnce(&mut LocalKek) -> Result<()>) -> Result<()> {
-        self.change(|keks| change(keks.get_mut(name).ok_or_else(|| no_such_kek(name))?))
+    /// Changes the content: first where it rests, under a lock and from what is there at present, then in memory.
+    pub(crate) fn change<T>(
+        &self,
+        fresh: Option<Fresh<'_>>,
+        change: impl FnOnce(&mut Content) -> Result<T>,
+    ) -> Result<T> {
+        let mut medium = self.medium.lock().unwrap_or_else(PoisonError::into_inner);
+        let (content, made) = medium.change(|content| {
+            check_root(content, self.root_uri())?;
+            change(content)
+        })?;
+        let mut keks = self.write();
+        *keks = in_hand(&content, &keks, fresh);
+        Ok(made)
     }
 
-    /// Changes the KEKs: first in the file, under its lock and from its present content, then in memory.
-    fn change(&self, change: impl FnOnce(&mut Keks) -> Result<()>) -> Result<()> {
-        match &self.file {
-            None => change(&mut self.write()),
-            Some(file) => {
-                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                let changed = file.change(change)?;
-                *self.write() = changed;
-                Ok(())
-            }
-        }
+    /// What rests at present.
+    pub(crate) fn content(&self) -> Result<Content> {
+        let content = self.medium.lock().unwrap_or_else(PoisonError::into_inner).read()?;
+        check_root(&content, self.root_uri())?;
+        Ok(content)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Keks> {
+    pub(crate) fn root_uri(&self) -> Option<&KekUri> {
+        self.root.as_ref().map(|root| root.uri())
+    }
+
+    pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, Keks> {
         self.keks.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -191,7 +285,7 @@ impl LocalKms {
     }
 }
 
-fn uri(name: &str) -> Result<KekUri> {
+pub(crate) fn uri(name: &str) -> Result<KekUri> {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(good) {
         return Err(Error::invalid("a local KEK's name has 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"));
@@ -199,9 +293,28 @@ fn uri(name: &str) -> Result<KekUri> {
     KekUri::new(&format!("{SCHEME}:{name}"))
 }
 
-fn no_such_kek(name: &str) -> Error {
+pub(crate) fn no_such_kek(name: &str) -> Error {
     Error::new(ErrorKind::Denied, "the local KMS has no such KEK; create or import it")
         .with_kek(&format!("{SCHEME}:{name}"))
+}
+
+/// # Errors
+/// `InvalidArgument` if `content` does not rest as `expected`.
+pub(crate) fn check_root(content: &Content, expected: Option<&KekUri>) -> Result<()> {
+    match (&content.root, expected) {
+        (found, expected) if found.as_ref() == expected => Ok(()),
+        (Some(found), None) => {
+            Err(Error::invalid("the KEK file rests under a root KEK: open it with LocalKms::open_under")
+                .with_kek(found.as_str()))
+        }
+        (Some(found), Some(_)) => {
+            Err(Error::invalid("the KEK file rests under another root KEK: open it under this one")
+                .with_kek(found.as_str()))
+        }
+        (None, _) => Err(Error::invalid(
+            "the KEKs in the file rest unencrypted: LocalKms::open it and await adopt_root to wrap them",
+        )),
+    }
 }
 
 /// Takes a raw KEK and wipes its source.
@@ -214,22 +327,6 @@ pub(crate) fn take_kek(raw: &mut [u8]) -> Result<Secret<32>> {
     };
     raw.zeroize();
     taken
-}
-
-/// `"strongroom/v1/local-kms" || name length 1 || KEK name || KEK version 4 || canonical encryption context`
-fn associated_data(kek: &KekUri, version: u32, context: &EncryptionContext) -> Result<Vec<u8>> {
-    let name = kek.name().as_bytes();
-    let len = u8::try_from(name.len()).map_err(|_| no_such_kek(kek.name()))?;
-    Ok([LABEL, &[len], name, &version.to_be_bytes(), &context.to_bytes()].concat())
-}
-
-fn aead(key: &Secret<32>) -> Result<AeadKey> {
-    AeadKey::new(Backend::DEFAULT, Algorithm::Aes256Gcm, key.expose())
-        .map_err(|Refused| Error::new(ErrorKind::Unavailable, "the cipher backend could not expand the KEK"))
-}
-
-fn not_wrapped_here() -> Error {
-    Error::new(ErrorKind::Denied, "the wrapped key does not unwrap under this KEK with this tenant, region and scope")
 }
 
 #[async_trait]
@@ -247,46 +344,31 @@ impl Kms for LocalKms {
 
     async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>> {
         self.with_enabled(kek, |found| {
-            let (version, key) = found.versions.last_key_value().ok_or_else(|| no_such_kek(kek.name()))?;
-            let mut nonce = [0; NONCE_LEN];
-            random::from_os(&mut nonce)?;
-            let mut body = *data_key.expose();
-            let tag = aead(key)?.seal(&nonce, &associated_data(kek, *version, context)?, &mut body);
-            let Ok(tag) = tag else {
-                body.zeroize();
-                return Err(Error::new(ErrorKind::Unavailable, "the cipher backend refused to wrap"));
-            };
-            Ok([&[WRAPPED_VERSION][..], &version.to_be_bytes(), &nonce, &body, &tag].concat())
+            let (version, held) = found.versions.last_key_value().ok_or_else(|| no_such_kek(kek.name()))?;
+            local_wrapping::wrap(kek, *version, &held.key, context, data_key)
         })
     }
 
     async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey> {
-        let parsed = Wrapped::parse(wrapped).ok_or_else(not_wrapped_here)?;
+        let parsed = Wrapped::parse(wrapped)?;
         self.with_enabled(kek, |found| {
-            let key = found.versions.get(&parsed.version).ok_or_else(not_wrapped_here)?;
-            let mut body = parsed.body;
-            aead(key)?
-                .open(&parsed.nonce, &associated_data(kek, parsed.version, context)?, &mut body, &parsed.tag)
-                .map_err(|Refused| not_wrapped_here())?;
-            DataKey::take(&mut body)
+            let held = found.versions.get(&parsed.version).ok_or_else(not_wrapped_here)?;
+            parsed.unwrap(kek, &held.key, context)
         })
     }
-}
 
-/// `0x01 || KEK version 4 || nonce 12 || ciphertext 32 || tag 16`
-struct Wrapped {
-    version: u32,
-    nonce: [u8; NONCE_LEN],
-    body: [u8; DataKey::LEN],
-    tag: [u8; TAG_LEN],
-}
-
-impl Wrapped {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let rest = bytes.strip_prefix(&[WRAPPED_VERSION])?;
-        let (version, rest) = rest.split_first_chunk()?;
-        let (nonce, rest) = rest.split_first_chunk()?;
-        let (body, tag) = rest.split_first_chunk()?;
-        Some(Self { version: u32::from_be_bytes(*version), nonce: *nonce, body: *body, tag: tag.try_into().ok()? })
+    /// Between KEKs of this KMS. The data key is in plaintext only inside this call.
+    async fn rewrap(
+        &self,
+        from: &KekUri,
+        to: &KekUri,
+        context: &EncryptionContext,
+        wrapped: &[u8],
+    ) -> Result<Option<Vec<u8>>> {
+        if from.scheme() != SCHEME || to.scheme() != SCHEME {
+            return Ok(None);
+        }
+        let data_key = self.unwrap(from, context, wrapped).await?;
+        self.wrap(to, context, &data_key).await.map(Some)
     }
 }

@@ -1,7 +1,14 @@
 //! Floor 3: key management systems. The [`Kms`] trait, one file a provider, and the router between them.
 
+#[cfg(feature = "byok")]
+pub(crate) mod import_ticket;
 pub(crate) mod local;
+pub(crate) mod local_content;
 pub(crate) mod local_file;
+#[cfg(feature = "byok")]
+pub(crate) mod local_import;
+pub(crate) mod local_root;
+pub(crate) mod local_wrapping;
 pub(crate) mod router;
 
 use std::sync::Arc;

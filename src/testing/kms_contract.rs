@@ -22,6 +22,11 @@ fn context(tenant: &str, region: &str, channel: &str, suite: Suite, at: i64) -> 
     .unwrap()
 }
 
+/// The encryption context of a data key of `tenant` in `region`, for tests of a KMS by itself.
+pub fn encryption_context(tenant: &str, region: &str) -> EncryptionContext {
+    context(tenant, region, "C9", Suite::Aes256Gcm, 0)
+}
+
 fn denied<T>(result: Result<T>, what: &str) {
     match result {
         Ok(_) => panic!("contract broken: {what} was accepted"),
@@ -76,4 +81,34 @@ pub async fn kms_contract(kms: &dyn Kms, kek: &KekUri, other_kek: &KekUri, unkno
         denied(kms.unwrap(kek, &mine, &one[..len]).await, "a truncated wrapping");
     }
     denied(kms.unwrap(kek, &mine, &[&one[..], &[0]].concat()).await, "a lengthened wrapping");
+
+    rewrap_contract(kms, kek, other_kek, unknown_kek).await;
+}
+
+/// A KMS that wraps again inside itself does what unwrapping and wrapping would do, and refuses what they would.
+async fn rewrap_contract(kms: &dyn Kms, kek: &KekUri, other_kek: &KekUri, unknown_kek: &KekUri) {
+    let mine = context("acme", "eu-central-1", "C9", Suite::Aes256Gcm, 0);
+    let key = DataKey::random().unwrap();
+    let old = kms.wrap(kek, &mine, &key).await.unwrap();
+    for to in [other_kek, kek] {
+        // None is an answer, too: then it is the caller who unwraps and wraps.
+        let Some(new) = kms.rewrap(kek, to, &mine, &old).await.expect("rewrap") else { continue };
+        assert_ne!(new, old, "contract broken: rewrap gave the old wrapping");
+        let again = kms.unwrap(to, &mine, &new).await.expect("unwrap what was rewrapped");
+        assert!(again.ct_eq(&key), "contract broken: rewrap gave another key");
+        assert!(kms.unwrap(kek, &mine, &old).await.expect("the old wrapping still unwraps").ct_eq(&key));
+        let theirs = context("acme", "eu-central-1", "C8", Suite::Aes256Gcm, 0);
+        denied(kms.unwrap(to, &theirs, &new).await, "another encryption context after a rewrap");
+        denied(kms.rewrap(kek, to, &theirs, &old).await, "rewrapping with another encryption context");
+        denied(kms.rewrap(unknown_kek, to, &mine, &old).await, "rewrapping from an unknown KEK");
+        denied(kms.rewrap(kek, unknown_kek, &mine, &old).await, "rewrapping to an unknown KEK");
+        let wrong_from = if to == kek { other_kek } else { to };
+        denied(kms.rewrap(wrong_from, to, &mine, &old).await, "rewrapping from another KEK");
+        let (mut altered, middle) = (old.clone(), old.len() / 2);
+        altered[middle] ^= 1;
+        denied(kms.rewrap(kek, to, &mine, &altered).await, "rewrapping an altered wrapping");
+        if to != kek {
+            denied(kms.unwrap(kek, &mine, &new).await, "the old KEK after a rewrap to another");
+        }
+    }
 }

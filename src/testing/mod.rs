@@ -16,5 +16,5 @@ pub use clock::ManualClock;
 pub use failpoints::Failpoints;
 pub use faults::{Fault, FaultyKms};
 pub use file_keys::FileKeys;
-pub use kms_contract::kms_contract;
+pub use kms_contract::{encryption_context, kms_contract};
 pub use store_contract::store_contract;

@@ -1,0 +1,299 @@
+//! What a local KMS keeps: KEKs and imports that are under way, bare or wrapped under a root KEK, and its JSON.
+//!
+//! Format 1 is a file of bare KEKs. Format 2 may name a root KEK, under which all its keys are then wrapped, and may hold
+//! imports (FORMAT.md, "The KEK file").
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::crypto::secret::Secret;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::kek::KekUri;
+use crate::key::region::Region;
+use crate::kms::local::{no_such_kek, take_kek};
+
+const BARE: u32 = 1;
+const ROOTED: u32 = 2;
+
+/// All that a local KMS keeps. Clones share the keys.
+#[derive(Clone, Default)]
+pub(crate) struct Content {
+    /// Under which KEK all keys here are wrapped; `None`: they are bare.
+    pub(crate) root: Option<KekUri>,
+    pub(crate) keks: BTreeMap<String, StoredKek>,
+    /// By the SHA-256 of their tokens, in hexadecimal.
+    pub(crate) imports: BTreeMap<String, StoredImport>,
+}
+
+#[derive(Clone)]
+pub(crate) struct StoredKek {
+    pub(crate) region: Region,
+    pub(crate) enabled: bool,
+    pub(crate) versions: BTreeMap<u32, StoredKey>,
+}
+
+#[derive(Clone)]
+pub(crate) enum StoredKey {
+    Bare(Arc<Secret<32>>),
+    Wrapped(Arc<[u8]>),
+}
+
+/// An import that waits for its material.
+#[derive(Clone)]
+pub(crate) struct StoredImport {
+    pub(crate) name: String,
+    pub(crate) region: Region,
+    /// In milliseconds since 1970.
+    pub(crate) expires_at: i64,
+    pub(crate) key: StoredTransport,
+}
+
+/// The private wrapping keys of an import.
+#[derive(Clone)]
+pub(crate) enum StoredTransport {
+    Bare(Arc<Zeroizing<Vec<u8>>>),
+    /// Too long for a KMS to wrap: `sealed` under a key of its own, which the root KEK wraps.
+    Wrapped {
+        wrapped: Arc<[u8]>,
+        sealed: Arc<[u8]>,
+    },
+}
+
+impl Content {
+    /// # Errors
+    /// `Conflict` if there is a KEK of that name.
+    pub(crate) fn insert(&mut self, name: &str, region: Region, key: StoredKey) -> Result<()> {
+        self.must_be_free(name)?;
+        let versions = BTreeMap::from([(1, key)]);
+        self.keks.insert(name.to_owned(), StoredKek { region, enabled: true, versions });
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Conflict` if there is a KEK of that name.
+    pub(crate) fn must_be_free(&self, name: &str) -> Result<()> {
+        if self.keks.contains_key(name) {
+            return Err(
+                Error::new(ErrorKind::Conflict, "there is a KEK of that name").with_kek(&format!("local:{name}"))
+            );
+        }
+        Ok(())
+    }
+
+    /// The KEK and the number that its next version will have.
+    ///
+    /// # Errors
+    /// `Denied` if there is no such KEK, `Limit` after 2^32 versions.
+    pub(crate) fn next_version(&mut self, name: &str) -> Result<(&mut StoredKek, u32)> {
+        let kek = self.keks.get_mut(name).ok_or_else(|| no_such_kek(name))?;
+        let newest = kek.versions.last_key_value().map_or(0, |(version, _)| *version);
+        let next = newest.checked_add(1).ok_or_else(|| Error::limit("the KEK has 2^32 versions"))?;
+        Ok((kek, next))
+    }
+
+    /// Whether nothing differs.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        let same_kek = |(a, b): (&StoredKek, &StoredKek)| {
+            a.region == b.region
+                && a.enabled == b.enabled
+                && a.versions.len() == b.versions.len()
+                && a.versions.iter().zip(&b.versions).all(|((v, a), (w, b))| v == w && a.same_as(b))
+        };
+        self.root == other.root
+            && self.keks.keys().eq(other.keks.keys())
+            && self.keks.values().zip(other.keks.values()).all(same_kek)
+            // An import never changes: it is there or not.
+            && self.imports.keys().eq(other.imports.keys())
+    }
+}
+
+impl StoredKey {
+    fn same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bare(a), Self::Bare(b)) => a.ct_eq(b),
+            (Self::Wrapped(a), Self::Wrapped(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileEntry {
+    format: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<KekUri>,
+    keks: Vec<KekEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    imports: Vec<ImportEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KekEntry {
+    name: String,
+    region: Region,
+    enabled: bool,
+    versions: Vec<VersionEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VersionEntry {
+    version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<Zeroizing<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wrapped: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportEntry {
+    id: String,
+    name: String,
+    region: Region,
+    expires_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    private_key: Option<Zeroizing<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wrapped: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
+}
+
+impl Content {
+    /// The file's text. Format 1 wherever it suffices, so that a file that uses nothing new stays readable by all.
+    pub(crate) fn to_json(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+        let format = if self.root.is_none() && self.imports.is_empty() { BARE } else { ROOTED };
+        let entry = FileEntry {
+            format,
+            root: self.root.clone(),
+            keks: self.keks.iter().map(|(name, kek)| kek.to_entry(name)).collect(),
+            imports: self.imports.iter().map(|(id, import)| import.to_entry(id)).collect(),
+        };
+        // Reserved at once: a growing buffer would leave copies of keys behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(self.most_bytes()));
+        serde_json::to_writer_pretty(&mut *text, &entry)?;
+        Ok(text)
+    }
+
+    fn most_bytes(&self) -> usize {
+        let keks = self.keks.values().flat_map(|kek| kek.versions.values()).map(|key| match key {
+            StoredKey::Bare(_) => 192,
+            StoredKey::Wrapped(wrapped) => 128 + 2 * wrapped.len(),
+        });
+        let imports = self.imports.values().map(|import| match &import.key {
+            StoredTransport::Bare(key) => 512 + 2 * key.len(),
+            StoredTransport::Wrapped { wrapped, sealed } => 512 + 2 * (wrapped.len() + sealed.len()),
+        });
+        2048 + 256 * self.keks.len() + keks.chain(imports).sum::<usize>()
+    }
+
+    /// # Errors
+    /// A sentence that says what is wrong with the text and quotes nothing of it.
+    pub(crate) fn from_json(text: &[u8]) -> Result<Self, String> {
+        // serde_json's message can quote the text; only the position is passed on.
+        let entry: FileEntry =
+            serde_json::from_slice(text).map_err(|e| format!("line {}, column {}", e.line(), e.column()))?;
+        if entry.format != if entry.root.is_some() || !entry.imports.is_empty() { ROOTED } else { BARE } {
+            return Err("unknown format; update strongroom".to_owned());
+        }
+        let rooted = entry.root.is_some();
+        let mut content = Self { root: entry.root, ..Self::default() };
+        for kek in entry.keks {
+            let (name, kek) = kek.into_stored(rooted)?;
+            if content.keks.insert(name, kek).is_some() {
+                return Err("two KEKs have one name".to_owned());
+            }
+        }
+        for import in entry.imports {
+            let (id, import) = import.into_stored(rooted)?;
+            if content.imports.insert(id, import).is_some() {
+                return Err("two imports have one token".to_owned());
+            }
+        }
+        Ok(content)
+    }
+}
+
+impl StoredKek {
+    fn to_entry(&self, name: &str) -> KekEntry {
+        let version = |(version, key): (&u32, &StoredKey)| match key {
+            StoredKey::Bare(key) => {
+                VersionEntry { version: *version, key: Some(Zeroizing::new(hex(key.expose()))), wrapped: None }
+            }
+            StoredKey::Wrapped(wrapped) => VersionEntry { version: *version, key: None, wrapped: Some(hex(wrapped)) },
+        };
+        KekEntry {
+            name: name.to_owned(),
+            region: self.region.clone(),
+            enabled: self.enabled,
+            versions: self.versions.iter().map(version).collect(),
+        }
+    }
+}
+
+impl KekEntry {
+    fn into_stored(self, rooted: bool) -> Result<(String, StoredKek), String> {
+        let mut versions = BTreeMap::new();
+        for v in self.versions {
+            let key = match (v.key, v.wrapped) {
+                (Some(key), None) if !rooted => {
+                    let mut raw = unhex(&key, "a KEK")?;
+                    // The name is the operator's; `take_kek` says what is wrong and nothing of the key.
+                    StoredKey::Bare(Arc::new(take_kek(&mut raw).map_err(|e| format!("KEK {}: {e}", self.name))?))
+                }
+                (None, Some(wrapped)) if rooted => StoredKey::Wrapped(unhex(&wrapped, "a wrapped KEK")?[..].into()),
+                _ => return Err("under a root KEK all keys are wrapped, and without one none is".to_owned()),
+            };
+            if versions.insert(v.version, key).is_some() {
+                return Err("a KEK has a version twice".to_owned());
+            }
+        }
+        if versions.is_empty() {
+            return Err("a KEK has no key; there is no default".to_owned());
+        }
+        Ok((self.name, StoredKek { region: self.region, enabled: self.enabled, versions }))
+    }
+}
+
+impl StoredImport {
+    fn to_entry(&self, id: &str) -> ImportEntry {
+        let (private_key, wrapped, sealed) = match &self.key {
+            StoredTransport::Bare(key) => (Some(Zeroizing::new(hex(key))), None, None),
+            StoredTransport::Wrapped { wrapped, sealed } => (None, Some(hex(wrapped)), Some(hex(sealed))),
+        };
+        let (id, name, region) = (id.to_owned(), self.name.clone(), self.region.clone());
+        ImportEntry { id, name, region, expires_at: self.expires_at, private_key, wrapped, sealed }
+    }
+}
+
+impl ImportEntry {
+    fn into_stored(self, rooted: bool) -> Result<(String, StoredImport), String> {
+        let key = match (self.private_key, self.wrapped, self.sealed) {
+            (Some(key), None, None) if !rooted => StoredTransport::Bare(Arc::new(unhex(&key, "an import's key")?)),
+            (None, Some(wrapped), Some(sealed)) if rooted => StoredTransport::Wrapped {
+                wrapped: unhex(&wrapped, "an import's wrapped key")?[..].into(),
+                sealed: unhex(&sealed, "an import's sealed key")?[..].into(),
+            },
+            _ => return Err("under a root KEK all keys are wrapped, and without one none is".to_owned()),
+        };
+        Ok((self.id, StoredImport { name: self.name, region: self.region, expires_at: self.expires_at, key }))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    base16ct::lower::encode_string(bytes)
+}
+
+/// Into a buffer that is wiped even if the text turns out to be wrong half-way.
+fn unhex(text: &str, what: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut bytes = Zeroizing::new(vec![0; text.len() / 2]);
+    let len = base16ct::mixed::decode(text, &mut bytes).map_err(|_| format!("{what} is not hexadecimal"))?.len();
+    bytes.truncate(len);
+    Ok(bytes)
+}
