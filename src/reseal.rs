@@ -147,8 +147,8 @@ impl Admin {
                 if walked.after.as_ref().is_some_and(|after| last <= *after) {
                     return Err(Error::invalid("the table's page does not come after the row that was asked for"));
                 }
-                let rows = page.iter().map(|row| reseal_row(&handle, table, row));
-                let outcomes: Vec<_> = iter(rows).buffered(options.at_once()).collect().await;
+                let work = page.iter().map(|row| reseal_row(&handle, table, row));
+                let outcomes: Vec<_> = iter(work).buffered(options.at_once()).collect().await;
                 for (row, outcome) in page.iter().zip(outcomes) {
                     walked.count(row, outcome);
                 }

@@ -48,6 +48,21 @@ fn quickstart() {
     assert!(records >= 4, "{out}");
 }
 
+#[test]
+fn life_cycle() {
+    for (name, lines) in [
+        ("rotate_tenant", ["3 records rewrapped, 0 failed", "6 of 7 messages sealed anew", "local:acme-2027"]),
+        ("revoke_channel", ["keys@acme.example can restore it", "the data key was erased", "1 data key destroyed"]),
+        ("migrate_region", ["us-east-1", "6 of 7 messages sealed anew", "local:acme-us"]),
+    ] {
+        let out = run(name, &[]);
+        assert!(!out.contains('✗') && out.ends_with("All as claimed.\n"), "{out}");
+        for line in lines {
+            assert!(out.contains(line), "{name}: {line:?} is missing:\n{out}");
+        }
+    }
+}
+
 #[cfg(feature = "byok")]
 #[test]
 fn byok_import() {

@@ -59,10 +59,14 @@ impl Admin {
     /// counts an envelope there.
     ///
     /// # Errors
-    /// `Conflict` saying what is still in `from`; `UnknownTenant` or `Unavailable`.
+    /// `Conflict` saying what is still in `from`, or that the rewrap is not finished; `InvalidArgument` if it is the home;
+    /// `UnknownTenant` or `Unavailable`.
     pub async fn finish_migration(&self, tenant: &str, from: &Region, census: &Census) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
+            if *from == *self.keyring.tenant(&id).await?.policy.home_region() {
+                return Err(Error::invalid(format!("{from} is the tenant's home region")));
+            }
             let envelopes = census.in_region(from);
             if envelopes > 0 {
                 let message = format!("{envelopes} envelopes are still in {from}: reseal them first");
@@ -71,9 +75,6 @@ impl Admin {
             self.change(&id, |row| {
                 if row.rewrap.is_some() {
                     return Err(Error::new(ErrorKind::Conflict, "the rewrap is not finished: resume it first"));
-                }
-                if *from == *row.policy.home_region() {
-                    return Err(Error::invalid(format!("{from} is the tenant's home region")));
                 }
                 let narrowed = row.policy.clone().disallow_region(from);
                 narrowed.check()?;

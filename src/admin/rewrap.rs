@@ -182,7 +182,14 @@ impl Admin {
         let Some(pending) = record.pending.take() else {
             return Err(Error::new(ErrorKind::Conflict, "another walk is at this record"));
         };
-        self.keyring.prove(row, &record, &pending.wrapped).await?;
+        if let Err(e) = self.keyring.prove(row, &record, &pending.wrapped).await {
+            // A wrapping that gives no key, or another one, never will give it: the next walk wraps anew.
+            if matches!(e.kind(), ErrorKind::KeyMismatch | ErrorKind::Denied) {
+                record.revision += 1;
+                self.keyring.store.update_keys(std::slice::from_ref(&record)).await?;
+            }
+            return Err(e);
+        }
         record.wrapped = Some(pending.wrapped);
         record.wrapped_epoch = pending.epoch;
         record.revision += 1;

@@ -128,4 +128,19 @@ impl Kms for FaultyKms {
             _ => self.0.inner.generate(kek, context).await,
         }
     }
+
+    async fn rewrap(
+        &self,
+        from: &KekUri,
+        to: &KekUri,
+        context: &EncryptionContext,
+        wrapped: &[u8],
+    ) -> Result<Option<Vec<u8>>> {
+        self.0.others.fetch_add(1, Ordering::SeqCst);
+        match self.strike().await? {
+            Fault::EmptyWrapping => Ok(Some(Vec::new())),
+            Fault::WrongKey => self.0.inner.wrap(to, context, &DataKey::random()?).await.map(Some),
+            _ => self.0.inner.rewrap(from, to, context, wrapped).await,
+        }
+    }
 }

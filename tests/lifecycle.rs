@@ -1,0 +1,104 @@
+//! The life cycle of keys, verb by verb, through the public API: two nodes on one key store, so that what one decides is seen
+//! at the other.
+
+#[path = "lifecycle/erase.rs"]
+mod erase;
+#[path = "lifecycle/keks.rs"]
+mod keks;
+#[path = "lifecycle/migrate.rs"]
+mod migrate;
+#[path = "lifecycle/reseal.rs"]
+mod reseal;
+#[path = "lifecycle/revoke.rs"]
+mod revoke;
+#[path = "lifecycle/rotate.rs"]
+mod rotate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strongroom::testing::{FaultyKms, ManualClock};
+use strongroom::{
+    Error, ErrorKind, Header, KekUri, KeyId, KeyRecord, LocalKms, MemoryKeyStore, Region, ScopeHandle, Strongroom,
+    TenantPolicy, WalkOptions,
+};
+
+/// 2026-11-22T05:17:29.5Z
+const NOW: i64 = 1_795_324_649_500;
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const EU: &str = "eu-central-1";
+const US: &str = "us-east-1";
+const BOUND: Duration = Duration::from_secs(5);
+
+/// A tenant `acme` scoped by channel, and two nodes that serve both regions.
+struct Fleet {
+    node: Strongroom,
+    other: Strongroom,
+    local: LocalKms,
+    kms: FaultyKms,
+    clock: ManualClock,
+    store: Arc<MemoryKeyStore>,
+}
+
+fn region(name: &str) -> Region {
+    Region::new(name).unwrap()
+}
+
+impl Fleet {
+    async fn with(edit: impl FnOnce(TenantPolicy) -> TenantPolicy) -> Self {
+        let local = LocalKms::in_memory();
+        let kms = FaultyKms::new(local.clone());
+        let (store, clock) = (Arc::new(MemoryKeyStore::default()), ManualClock::at(NOW));
+        let node = || {
+            let builder = Strongroom::builder().serving([EU, US]).key_store(Arc::clone(&store)).kms(kms.clone());
+            builder.clock(clock.clone()).revocation_bound(BOUND).build().unwrap()
+        };
+        let (node, other) = (node(), node());
+        let kek = local.create_kek("acme", region(EU)).unwrap();
+        let policy = edit(TenantPolicy::new(kek, region(EU)).scope_by(["channel"]));
+        node.admin().enroll("acme", policy).await.unwrap();
+        Self { node, other, local, kms, clock, store }
+    }
+
+    async fn new() -> Self {
+        Self::with(|policy| policy).await
+    }
+
+    fn kek(&self, name: &str, at: &str) -> KekUri {
+        self.local.create_kek(name, region(at)).unwrap()
+    }
+
+    /// Time passes until every node has heard, or knows that it has not.
+    fn settle(&self) {
+        self.clock.advance(BOUND);
+    }
+
+    async fn records(&self) -> Vec<KeyRecord> {
+        self.node.admin().keys("acme", None, 1000).await.unwrap()
+    }
+
+    async fn record(&self, sealed: &[u8]) -> KeyRecord {
+        let id = key_id(sealed);
+        self.records().await.into_iter().find(|r| r.key_id == id).unwrap()
+    }
+}
+
+async fn channel(node: &Strongroom, name: &str) -> ScopeHandle {
+    node.tenant("acme").await.unwrap().scope([("channel", name)]).unwrap()
+}
+
+fn key_id(sealed: &[u8]) -> KeyId {
+    KeyId::from_bytes(*Header::parse(sealed).unwrap().key_id())
+}
+
+fn kind<T>(result: Result<T, Error>) -> ErrorKind {
+    match result {
+        Ok(_) => panic!("accepted"),
+        Err(e) => e.kind(),
+    }
+}
+
+fn gently() -> WalkOptions {
+    WalkOptions::default().page(3).concurrency(2)
+}

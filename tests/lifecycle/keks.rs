@@ -1,0 +1,190 @@
+use strongroom::testing::Fault;
+use strongroom::{ErrorKind, KekExpression, KeyId, LocalKms, Selector, TenantPolicy};
+
+use crate::{EU, Fleet, US, channel, gently, key_id, kind, region};
+
+async fn fill(fleet: &Fleet, channels: usize) -> Vec<Vec<u8>> {
+    let mut sealed = Vec::new();
+    for n in 0..channels {
+        sealed.push(channel(&fleet.node, &format!("C{n}")).await.seal(&[], b"x").await.unwrap());
+    }
+    sealed
+}
+
+async fn all_open(fleet: &Fleet, sealed: &[Vec<u8>]) {
+    for node in [&fleet.node, &fleet.other] {
+        node.admin().purge_all();
+        for (n, sealed) in sealed.iter().enumerate() {
+            assert_eq!(&*channel(node, &format!("C{n}")).await.open(&[], sealed).await.unwrap(), b"x");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rewrap_moves_every_record_and_the_old_kek_can_go() {
+    let fleet = Fleet::new().await;
+    let sealed = fill(&fleet, 10).await;
+    let new = fleet.kek("acme-2027", EU);
+    let walked = fleet.node.admin().rewrap("acme", &new, &gently()).await.unwrap();
+    assert_eq!((walked.done, walked.failed), (10, 0));
+    fleet.local.disable_kek("acme").unwrap();
+    all_open(&fleet, &sealed).await;
+    for record in fleet.records().await {
+        assert_eq!((record.wrapped.unwrap().expression(), record.pending), (KekExpression::from(&new), None));
+    }
+    let row = fleet.node.admin().tenant("acme").await.unwrap();
+    assert_eq!((row.policy.keks(), row.rewrap), (&KekExpression::from(&new), None));
+    channel(&fleet.other, "fresh").await.seal(&[], b"x").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rewrap_under_the_same_kek_takes_up_its_new_version() {
+    let fleet = Fleet::new().await;
+    let sealed = fill(&fleet, 4).await;
+    let before = fleet.records().await;
+    fleet.local.rotate_kek("acme").unwrap();
+    let same = before[0].wrapped.clone().unwrap().expression();
+    assert_eq!(fleet.node.admin().rewrap("acme", same.clone(), &gently()).await.unwrap().done, 4);
+    let after = fleet.records().await;
+    assert!(before.iter().zip(&after).all(|(b, a)| b.key_id == a.key_id && b.wrapped != a.wrapped));
+    all_open(&fleet, &sealed).await;
+    assert!(fleet.node.admin().resume_rewrap("acme", &gently()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_rewrap_that_the_kms_interrupts_loses_nothing_and_goes_on() {
+    let fleet = Fleet::new().await;
+    let sealed = fill(&fleet, 12).await;
+    let new = fleet.kek("acme-2027", EU);
+    let admin = fleet.node.admin();
+    for fault in [Fault::Fails(ErrorKind::Unavailable), Fault::WrongKey, Fault::EmptyWrapping] {
+        // It fails after the order stands and the first pages are done.
+        let kms = fleet.kms.clone();
+        let options = gently().on_progress(move |walked| {
+            if walked.seen >= 3 {
+                kms.set(fault)
+            }
+        });
+        let walked = admin.rewrap("acme", &new, &options).await;
+        fleet.kms.set(Fault::None);
+        assert!(walked.as_ref().map_or(true, |w| w.failed > 0), "{fault:?}: {walked:?}");
+        assert!(admin.tenant("acme").await.unwrap().rewrap.is_some());
+        all_open(&fleet, &sealed).await;
+        let elsewhere = fleet.kek(&format!("other-{fault:?}").replace(['(', ')'], "-"), EU);
+        let other_keks = admin.tenant("acme").await.unwrap().policy.wrapped_by(elsewhere);
+        assert_eq!(kind(admin.set_policy("acme", other_keks).await), ErrorKind::Conflict);
+    }
+    fleet.other.admin().resume_rewrap("acme", &gently()).await.unwrap().unwrap();
+    fleet.local.disable_kek("acme").unwrap();
+    all_open(&fleet, &sealed).await;
+}
+
+#[tokio::test]
+async fn keys_made_by_a_node_that_has_not_heard_of_the_rewrap_are_wrapped_for_it() {
+    let fleet = Fleet::new().await;
+    let sealed = fill(&fleet, 3).await;
+    let new = fleet.kek("acme-2027", EU);
+    // The other node holds a handle with the old policy in it.
+    let handle = fleet.other.tenant("acme").await.unwrap();
+    fleet.node.admin().rewrap("acme", &new, &gently()).await.unwrap();
+    handle.scope([("channel", "late")]).unwrap().seal(&[], b"x").await.unwrap();
+    assert!(fleet.records().await.iter().all(|r| r.wrapped.as_ref().unwrap().expression() == (&new).into()));
+    all_open(&fleet, &sealed).await;
+}
+
+#[tokio::test]
+async fn dual_control_takes_both_holders() {
+    let fleet = Fleet::new().await;
+    let sealed = fill(&fleet, 3).await;
+    let (second, escrow) = (fleet.kek("second", EU), fleet.kek("escrow", EU));
+    let both = KekExpression::any_of([
+        KekExpression::all_of(["local:acme".parse::<KekExpression>().unwrap(), second.into()]),
+        escrow.into(),
+    ]);
+    fleet.node.admin().rewrap("acme", both.clone(), &gently()).await.unwrap();
+    assert_eq!(both.to_string(), "any_of(all_of(local:acme, local:second), local:escrow)");
+    all_open(&fleet, &sealed).await;
+    fleet.local.disable_kek("escrow").unwrap();
+    all_open(&fleet, &sealed).await;
+    for holder in ["acme", "second"] {
+        fleet.local.disable_kek(holder).unwrap();
+        fleet.node.admin().purge_all();
+        let scope = channel(&fleet.node, "C0").await;
+        assert_eq!(kind(scope.open(&[], &sealed[0]).await), ErrorKind::Denied, "without {holder}");
+        fleet.local.enable_kek("escrow").unwrap();
+        assert!(scope.open(&[], &sealed[0]).await.is_ok(), "the escrow opens alone");
+        fleet.local.disable_kek("escrow").unwrap();
+        fleet.local.enable_kek(holder).unwrap();
+    }
+    fleet.local.enable_kek("escrow").unwrap();
+    // New keys are made here, of components, and wrapped by every KEK.
+    let fresh = channel(&fleet.node, "fresh").await.seal(&[], b"x").await.unwrap();
+    assert_eq!(fleet.record(&fresh).await.wrapped.unwrap().expression(), both);
+}
+
+#[tokio::test]
+async fn one_denied_holder_takes_the_cached_keys_with_it() {
+    let fleet = Fleet::new().await;
+    let second = fleet.kek("second", EU);
+    let both = KekExpression::all_of(["local:acme".parse::<KekExpression>().unwrap(), second.into()]);
+    fleet.node.admin().rewrap("acme", both, &gently()).await.unwrap();
+    let sealed = fill(&fleet, 3).await;
+    assert_eq!(fleet.node.cached_keys(), 3);
+    fleet.local.disable_kek("second").unwrap();
+    assert_eq!(kind(channel(&fleet.node, "fresh").await.seal(&[], b"x").await), ErrorKind::Denied);
+    // Sealing a new key was denied; the next unwrap says it of the old ones.
+    fleet.node.admin().purge("acme").unwrap();
+    assert_eq!(kind(channel(&fleet.node, "C0").await.open(&[], &sealed[0]).await), ErrorKind::Denied);
+    assert_eq!(fleet.node.cached_keys(), 0);
+}
+
+#[tokio::test]
+async fn a_kek_elsewhere_is_refused_before_any_call() {
+    let fleet = Fleet::new().await;
+    let before = fleet.kms.calls();
+    let admin = fleet.node.admin();
+    let arn: strongroom::KekUri = "aws-kms:arn:aws:kms:us-east-1:111122223333:key/k".parse().unwrap();
+    assert_eq!(kind(admin.rewrap("acme", &arn, &gently()).await), ErrorKind::Region);
+    let stated = fleet.kek("stated", US);
+    let policy = admin.tenant("acme").await.unwrap().policy.kek_in(stated.clone(), region(US));
+    assert_eq!(kind(admin.set_policy("acme", policy.wrapped_by(&stated)).await), ErrorKind::Region);
+    assert_eq!(kind(admin.export("acme", &arn, &gently(), |_| Ok(())).await), ErrorKind::Region);
+    assert_eq!(fleet.kms.calls(), before);
+    // Where nothing is stated the KMS is asked, and believed.
+    assert_eq!(kind(admin.rewrap("acme", &fleet.kek("unstated", US), &gently()).await), ErrorKind::Region);
+    assert!(admin.tenant("acme").await.unwrap().rewrap.is_none());
+}
+
+#[tokio::test]
+async fn a_tenant_that_leaves_takes_its_keys_along_under_its_own_kek() {
+    let fleet = Fleet::new().await;
+    let sealed = fill(&fleet, 5).await;
+    let own = fleet.kek("customer-s-own", EU);
+    fleet.node.admin().revoke("acme", Selector::fields([("channel", "C4")])).await.unwrap();
+    let mut keys = Vec::new();
+    let (admin, options) = (fleet.node.admin(), gently());
+    let export = admin.export("acme", &own, &options, |key| {
+        keys.push(key);
+        Ok(())
+    });
+    let walked = export.await.unwrap();
+    assert_eq!((walked.done, walked.failed), (4, 1), "a revoked key stays");
+    assert_eq!(walked.first_failure.unwrap().kind(), ErrorKind::Revoked);
+    assert!(keys.iter().all(|k| k.kek == own && k.encryption_context.contains(&("tenant".into(), "acme".into()))));
+    let exported: Vec<KeyId> = keys.iter().map(|k| k.key_id).collect();
+    assert!(sealed[..4].iter().all(|s| exported.contains(&key_id(s))));
+    let json = serde_json::to_value(&keys[0]).unwrap();
+    assert_eq!(json["kek"], own.as_str());
+}
+
+#[tokio::test]
+async fn an_expression_that_the_kms_cannot_serve_is_refused_at_enrolment() {
+    let fleet = Fleet::new().await;
+    let kms = LocalKms::in_memory();
+    let known = kms.create_kek("known", region(EU)).unwrap();
+    for bad in ["any_of(local:acme, local:unknown)", "all_of(local:acme, vault:x)"] {
+        let keks: KekExpression = bad.parse().unwrap();
+        assert!(fleet.node.admin().enroll("globex", TenantPolicy::new(keks, region(EU))).await.is_err());
+    }
+    assert_eq!(known.as_str(), "local:known");
+}
