@@ -62,7 +62,7 @@ async fn a_rewrap_that_the_kms_interrupts_loses_nothing_and_goes_on() {
         let kms = fleet.kms.clone();
         let options = gently().on_progress(move |walked| {
             if walked.seen >= 3 {
-                kms.set(fault)
+                kms.set(fault);
             }
         });
         let walked = admin.rewrap("acme", &new, &options).await;
