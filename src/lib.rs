@@ -65,6 +65,16 @@ pub use key::rotation::RotationPolicy;
 pub use key::scope::Scope;
 pub use key::state::KeyState;
 pub use key::tenant::TenantRecord;
+#[cfg(feature = "aws-kms")]
+pub use kms::aws::AwsKms;
+#[cfg(feature = "aws-kms")]
+pub use kms::aws_builder::AwsKmsBuilder;
+#[cfg(feature = "aws-kms")]
+pub use kms::aws_client::AwsRole;
+#[cfg(feature = "aws-kms")]
+pub use kms::aws_describe::{AwsKeyDescription, AwsKeyRotation, AwsMultiRegion};
+#[cfg(feature = "aws-kms")]
+pub use kms::aws_import::{AwsImportParameters, AwsMaterialExpiry, AwsWrappingAlgorithm, NewAwsKek};
 pub use kms::local::LocalKms;
 pub use kms::{GeneratedKey, KekDescription, Kms};
 pub use page::PageRow;
