@@ -119,7 +119,8 @@ impl AwsKms {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        self.0.retry.run(&lane.budget, attempt).await.map_err(|e| e.with_operation(operation.name()))
+        let retry = if operation.is_import() { self.0.retry.at_leisure() } else { self.0.retry };
+        retry.run(&lane.budget, attempt).await.map_err(|e| e.with_operation(operation.name()))
     }
 
     pub(crate) fn clients(&self) -> &Clients {

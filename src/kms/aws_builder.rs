@@ -93,7 +93,7 @@ impl AwsKmsBuilder {
         self
     }
 
-    /// How long one attempt may take. Default: 2 s.
+    /// How long one attempt may take. Default: 2 s. Calls of an import, which no message waits for, have at least 10 s.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.retry.attempt_timeout = timeout;
         self

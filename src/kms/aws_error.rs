@@ -65,6 +65,14 @@ impl Operation {
         }
     }
 
+    /// Whether no message waits for it.
+    pub(crate) fn is_import(self) -> bool {
+        matches!(
+            self,
+            Self::CreateKey | Self::GetParametersForImport | Self::ImportKeyMaterial | Self::DeleteImportedKeyMaterial
+        )
+    }
+
     /// Whether doing it twice is doing it once.
     fn is_repeatable(self) -> bool {
         self != Self::CreateKey
@@ -160,6 +168,7 @@ fn without_code(status: u16) -> Failure {
         429 => {
             Failure { error: Error::new(ErrorKind::Throttled, "AWS KMS asks to slow down; retry later"), passes: true }
         }
+        200..=299 => Failure::malformed("it cannot be read"),
         500.. => down(&format!("it failed with HTTP status {status}")),
         _ => {
             let what = format!("HTTP status {status} without an error code; is the endpoint an AWS KMS?");
@@ -218,7 +227,13 @@ fn by_code(operation: Operation, code: &str, message: &str) -> Failure {
         (Op::Decrypt | Op::ReEncrypt, "ValidationException") => {
             denied("AWS KMS does not take the wrapped bytes for something that it wrapped".to_owned())
         }
-        (Op::GetKeyRotationStatus | Op::GetParametersForImport, "UnsupportedOperationException") => {
+        (
+            Op::GetKeyRotationStatus
+            | Op::GetParametersForImport
+            | Op::ImportKeyMaterial
+            | Op::DeleteImportedKeyMaterial,
+            "UnsupportedOperationException",
+        ) => {
             invalid("the KEK's origin does not allow that".to_owned())
         }
         (_, "InvalidKeyUsageException" | "UnsupportedOperationException") => {

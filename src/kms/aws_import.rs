@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_sdk_kms::primitives::{Blob, DateTime};
 use aws_sdk_kms::types::{AlgorithmSpec, ExpirationModelType, KeySpec, KeyUsageType, OriginType, WrappingKeySpec};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
 use crate::kms::aws::{AwsKms, SCHEME};
@@ -208,7 +208,7 @@ impl AwsKms {
                 KekUri::new(&format!("{SCHEME}:{arn}"))
             }
             _ => Err(Error::new(
-                crate::error::ErrorKind::KeyMismatch,
+                ErrorKind::KeyMismatch,
                 "the new key is not in the region and account asked for; whose are the credentials?",
             )),
         }
@@ -280,7 +280,7 @@ impl AwsKms {
     /// policy's cache time to live; to end them at once, revoke the tenant too.
     ///
     /// # Errors
-    /// `Denied` without `kms:DeleteImportedKeyMaterial`, or if the key's material was not imported; else as
+    /// `Denied` without `kms:DeleteImportedKeyMaterial`; `InvalidArgument` if the KEK's origin is not `EXTERNAL`; else as
     /// [`Kms`](crate::Kms).
     pub async fn delete_key_material(&self, kek: &KekUri) -> Result<()> {
         let target = self.target(kek).await?;
@@ -296,7 +296,7 @@ impl AwsKms {
 }
 
 fn unnamed() -> Error {
-    Error::new(crate::error::ErrorKind::Unavailable, "AWS KMS made a key and did not say which")
+    Error::new(ErrorKind::Unavailable, "AWS KMS made a key and did not say which")
 }
 
 /// What would fail anyway, said without a call and in plain words.

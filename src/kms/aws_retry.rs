@@ -46,6 +46,12 @@ pub(crate) struct RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// For calls that no message waits for, and that may make an RSA key.
+    pub(crate) fn at_leisure(self) -> Self {
+        let attempt_timeout = self.attempt_timeout.max(Duration::from_secs(10));
+        Self { attempt_timeout, call_timeout: self.call_timeout.max(3 * attempt_timeout), ..self }
+    }
+
     /// Runs `attempt` until it succeeds, fails for good, or attempts, budget or time are used up; then the last failure
     /// is the answer. Dropping the future stops everything.
     pub(crate) async fn run<T, F>(&self, budget: &RetryBudget, mut attempt: impl FnMut() -> F) -> Result<T>
