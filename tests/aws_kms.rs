@@ -2,7 +2,15 @@
 //!
 //! One suite, two servers, because neither is right alone. `cargo test` runs every test on ministack; the test
 //! [`on_localstack`] runs this binary again, all of it, in a network of its own with LocalStack. What each server gets
-//! wrong stands in `aws_kms/servers.rs` as a table, and tests assert the wrong behaviour too, so that the table stays true.
+//! wrong stands in `aws_kms/servers.rs` as a list, and tests assert the wrong behaviour too, so that the list stays true:
+//!
+//! | | ministack | LocalStack |
+//! |---|---|---|
+//! | altered bytes, or another KEK, unwrap | to garbage | refused, the contract suite passes |
+//! | ReEncrypt | unknown: callers unwrap and wrap | works |
+//! | import | checked | wrong material is an internal error, tokens and expiry are ignored |
+//! | IAM and external ids | enforced | not enforced |
+//!
 //! `scripts/kms-servers` installs both; a server that does not start fails the tests.
 //!
 //! Throttling, failures, silence, and malformed and oversized replies come from a proxy in front of the server
@@ -13,7 +21,8 @@
 //! - conditions on `kms:EncryptionContext:…` in key policies and grants, hence a tenant that denies one channel or one hour;
 //! - a `Deny` in a key policy (ministack shows a missing `Allow` in IAM), and permissions across accounts;
 //! - real request quotas and what they do to neighbours;
-//! - whether imported material expires by itself (here it is deleted, which is the same state), and rotation of material;
+//! - imported material that expires by itself (here it is deleted, which leads to the same state), other material than the
+//!   first being refused (the proxy answers so), and rotation of material;
 //! - FIPS and VPC endpoints, TLS to AWS.
 #![cfg(feature = "aws-kms")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may panic
@@ -37,7 +46,8 @@ mod servers;
 #[path = "aws_kms/world.rs"]
 mod world;
 
-/// The whole suite again, on the second server.
+/// The whole suite again, on the second server. Needs Linux's network namespaces.
+#[cfg(target_os = "linux")]
 #[test]
 fn on_localstack() {
     servers::run_the_suite_on_localstack();

@@ -53,6 +53,24 @@ pub(crate) const SCHEME: &str = "aws-kms";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// # Permissions
+///
+/// On each KEK: `kms:DescribeKey` (to enrol), `kms:GenerateDataKey` and `kms:Decrypt`; `kms:Encrypt` where a policy names
+/// several KEKs; `kms:ReEncryptFrom` and `kms:ReEncryptTo` to rewrap. The encryption context of every call names tenant,
+/// region, purpose, suite, each scope field and the period, for conditions on `kms:EncryptionContext:…`.
+///
+/// # Errors
+///
+/// Told apart by AWS's error code, with the permission or the state to change in the message:
+///
+/// | kind | when |
+/// |---|---|
+/// | `Denied` | access denied; the key is disabled, scheduled for deletion, without material, or not there; other wrapped bytes, context or KEK than what was wrapped; STS refuses the tenant's role |
+/// | `Throttled` | AWS KMS or STS asks to slow down, and retries did not help |
+/// | `Unavailable` | no answer in time, failures of AWS, replies that cannot be read; *our own* credentials are missing, expired or unknown |
+/// | `KeyMismatch` | the reply is about another key than the KEK, or its data key is not 256 bits |
+/// | `InvalidArgument` | the KEK's name is no ARN of a KMS key or alias (nothing was sent), or the key is not a symmetric one |
+///
 /// # Aliases
 ///
 /// A KEK named by an alias is whatever key the alias points to *now*. If the tenant moves the alias, data keys wrapped
@@ -111,7 +129,20 @@ impl AwsKms {
         }
         let arn = KeyArn::of(kek)?;
         let lane = self.0.clients.lane(kek, &arn).await.map_err(|e| e.with_kek(kek.as_str()))?;
-        Ok(Target { arn, lane })
+        Ok(Target { kek, arn, lane })
+    }
+
+    /// Runs a call about a KEK under the retry policy and names both if it fails.
+    pub(crate) async fn call<T, F>(
+        &self,
+        operation: Operation,
+        target: &Target<'_>,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        self.run(operation, &target.lane, attempt).await.map_err(|e| e.with_kek(target.kek.as_str()))
     }
 
     /// Runs a call under the retry policy and names what failed.
@@ -138,6 +169,7 @@ pub(crate) fn pooled(config: &SdkConfig) -> SdkConfig {
 
 /// A KEK with the client that reaches it.
 pub(crate) struct Target<'a> {
+    kek: &'a KekUri,
     pub(crate) arn: KeyArn<'a>,
     pub(crate) lane: Arc<Lane>,
 }
@@ -215,7 +247,7 @@ impl Kms for AwsKms {
             target.check_key(reply.key_id.as_deref())?;
             wrapped(reply.ciphertext_blob)
         };
-        self.run(Operation::Encrypt, &target.lane, attempt).await
+        self.call(Operation::Encrypt, &target, attempt).await
     }
 
     async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey> {
@@ -231,7 +263,7 @@ impl Kms for AwsKms {
             target.check_key(reply.key_id.as_deref())?;
             key
         };
-        self.run(Operation::Decrypt, &target.lane, attempt).await
+        self.call(Operation::Decrypt, &target, attempt).await
     }
 
     async fn generate(&self, kek: &KekUri, context: &EncryptionContext) -> Result<GeneratedKey> {
@@ -245,7 +277,7 @@ impl Kms for AwsKms {
             target.check_key(reply.key_id.as_deref())?;
             Ok(GeneratedKey { data_key: key?, wrapped: wrapped(reply.ciphertext_blob)? })
         };
-        self.run(Operation::GenerateDataKey, &target.lane, attempt).await
+        self.call(Operation::GenerateDataKey, &target, attempt).await
     }
 
     /// By ReEncrypt, if one set of credentials reaches both KEKs in one region and the endpoint knows the call.
@@ -278,7 +310,7 @@ impl Kms for AwsKms {
             target.check_key(reply.key_id.as_deref())?;
             wrapped(reply.ciphertext_blob).map(Some)
         };
-        self.run(Operation::ReEncrypt, &target.lane, attempt).await
+        self.call(Operation::ReEncrypt, &target, attempt).await
     }
 }
 

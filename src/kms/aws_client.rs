@@ -23,7 +23,7 @@ use crate::kms::aws_retry::RetryBudget;
 const SESSION: &str = "strongroom";
 
 /// A role in a tenant's account that this backend assumes to use the tenant's KEKs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AwsRole {
     arn: String,
     external_id: Option<String>,
@@ -63,6 +63,13 @@ impl AwsRole {
     /// The role's ARN.
     pub fn arn(&self) -> &str {
         &self.arn
+    }
+}
+
+/// Without the external id, which has no business in logs.
+impl fmt::Debug for AwsRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AwsRole({})", self.arn)
     }
 }
 

@@ -91,7 +91,7 @@ impl AwsKms {
             target.check_key(metadata.arn.as_deref())?;
             described(&target, metadata)
         };
-        self.run(Operation::DescribeKey, &target.lane, attempt).await.map_err(|e| e.with_kek(kek.as_str()))
+        self.call(Operation::DescribeKey, &target, attempt).await
     }
 
     /// The key that an alias points to now, as a KEK named by its key ARN; a key ARN is itself.
@@ -122,7 +122,7 @@ impl AwsKms {
                 next_at: millis(reply.next_rotation_date.as_ref()),
             })
         };
-        self.run(Operation::GetKeyRotationStatus, &target.lane, attempt).await.map_err(|e| e.with_kek(kek.as_str()))
+        self.call(Operation::GetKeyRotationStatus, &target, attempt).await
     }
 }
 

@@ -237,8 +237,7 @@ impl AwsKms {
             AwsImportParameters::from_parts(kek.clone(), algorithm, public_key, token, expires_at)
                 .map_err(|e| Failure::malformed(&e.to_string()))
         };
-        let run = self.run(Operation::GetParametersForImport, &target.lane, attempt).await;
-        run.map_err(|e| e.with_kek(kek.as_str()))
+        self.call(Operation::GetParametersForImport, &target, attempt).await
     }
 
     /// Imports key material that the customer wrapped as `parameters` say. The KEK then wraps and unwraps; AWS keeps the
@@ -270,7 +269,7 @@ impl AwsKms {
             };
             call.send().await.map(drop).map_err(|e| failure(Operation::ImportKeyMaterial, &e))
         };
-        self.run(Operation::ImportKeyMaterial, &target.lane, attempt).await.map_err(|e| e.with_kek(kek.as_str()))?;
+        self.call(Operation::ImportKeyMaterial, &target, attempt).await?;
         tracing::info!(%kek, ?expiry, "key material imported");
         Ok(())
     }
@@ -288,8 +287,7 @@ impl AwsKms {
             let sent = target.lane.client.delete_imported_key_material().key_id(target.arn.text).send().await;
             sent.map(drop).map_err(|e| failure(Operation::DeleteImportedKeyMaterial, &e))
         };
-        let run = self.run(Operation::DeleteImportedKeyMaterial, &target.lane, attempt).await;
-        run.map_err(|e| e.with_kek(kek.as_str()))?;
+        self.call(Operation::DeleteImportedKeyMaterial, &target, attempt).await?;
         tracing::warn!(%kek, "imported key material deleted");
         Ok(())
     }
