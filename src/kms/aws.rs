@@ -80,8 +80,8 @@ pub(crate) const SCHEME: &str = "aws-kms";
 /// # What is wiped
 ///
 /// The plaintext data key of a reply is moved into a [`DataKey`] and its buffer wiped. What cannot be wiped from here: the
-/// buffers of the TLS library and the HTTP client, the SDK's JSON text and its `Blob` of a wrapped-up request. They are
-/// freed within the call.
+/// buffers of the TLS library and the HTTP client, and the SDK's JSON text and `Blob` of a request to wrap. They are freed
+/// within the call.
 #[derive(Clone)]
 pub struct AwsKms(Arc<Inner>);
 
@@ -92,7 +92,8 @@ pub(crate) struct Inner {
 
 impl AwsKms {
     /// Credentials, endpoints and proxies as the AWS command line finds them: environment, profiles, and the roles of
-    /// containers and machines. Nothing is called yet.
+    /// containers and machines. Profiles of IAM Identity Center (SSO) and `credential_process` are not built in: an embedder
+    /// that wants them hands in its own configuration. Nothing is called yet.
     pub async fn from_env() -> Self {
         let config = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await;
         Self::from_sdk_config(&config)

@@ -57,6 +57,9 @@ impl AwsKmsBuilder {
 
     /// KEKs of this account (the twelve digits in their ARN) are used by assuming this role. Accounts without one are used
     /// with this process's own credentials.
+    ///
+    /// Whoever may name a KEK in a policy chooses the account by it: before enrolling a tenant, check that its KEK is in
+    /// *its* account ([`AwsKms::describe_key`]), or it would be served with another tenant's role and external id.
     pub fn role_for(mut self, account: &str, role: AwsRole) -> Self {
         self.clients.roles.insert(account.to_owned(), role);
         self

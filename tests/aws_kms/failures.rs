@@ -122,6 +122,12 @@ async fn nobody_there_is_unavailable() {
     let kek = create_kek(&admin().await).await;
     let kms = builder(&nobody).await.attempts(2).build().await.unwrap();
     assert_fails(kms.describe(&kek).await, ErrorKind::Unavailable, "cannot be reached");
+
+    // Somebody there who does not speak TLS. No cryptography provider is installed for the process, and none is needed.
+    let proxy = Proxy::before(url()).await;
+    let kms = builder(&proxy.url.replace("http:", "https:")).await.attempts(1).build().await.unwrap();
+    assert_fails(kms.describe(&kek).await, ErrorKind::Unavailable, "cannot be reached");
+    assert_eq!(proxy.take_seen(), [""; 0]);
 }
 
 #[tokio::test]
