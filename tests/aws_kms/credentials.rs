@@ -10,8 +10,8 @@ use strongroom::{AwsKms, AwsRole, ErrorKind, Kms, MemoryKeyStore};
 use crate::proxy::{Answer, Proxy};
 use crate::servers::{Flaw, installed};
 use crate::world::{
-    ACCOUNT, HOME, admin, assert_fails, builder, config, create_kek, enroll, generate, kms, open, room, seal, server,
-    url,
+    ACCOUNT, HOME, admin, assert_fails, builder, builder_as, config, create_kek, enroll, generate, kms, open, room,
+    seal, server, url,
 };
 
 /// Runs botocore as the account's root: IAM is no part of the crate, so its SDK is not either.
@@ -44,7 +44,7 @@ key = iam.create_access_key(UserName="backend")["AccessKey"]
 print(key["AccessKeyId"], key["SecretAccessKey"])"#);
     let (id, secret) = keys.split_once(' ').unwrap();
     let user = Credentials::new(id, secret, None, None, "test");
-    let kms = AwsKms::from_sdk_config(&config(url(), user).await);
+    let kms = builder_as(url(), user).await.build().await.unwrap();
     let kek = create_kek(&admin().await).await;
     let (context, made) = generate(&self::kms().await, &kek).await;
     let wrapped = &made.wrapped;
@@ -65,7 +65,7 @@ print(key["AccessKeyId"], key["SecretAccessKey"])"#);
 
     // An unknown access key is not the tenant's denial.
     let stranger = Credentials::new("AKIAIOSFODNN7EXAMPLE", "no", None, None, "test");
-    let kms = AwsKms::from_sdk_config(&config(url(), stranger).await);
+    let kms = builder_as(url(), stranger).await.build().await.unwrap();
     assert_fails(kms.describe(&kek).await, ErrorKind::Unavailable, "own credentials");
 }
 

@@ -44,7 +44,11 @@ pub(crate) async fn config(url: &str, credentials: Credentials) -> SdkConfig {
 
 /// A provider that reaches `url` as root. No test depends on time, however slow the machine is.
 pub(crate) async fn builder(url: &str) -> AwsKmsBuilder {
-    let builder = AwsKms::builder().sdk_config(&config(url, root()).await);
+    builder_as(url, root()).await
+}
+
+pub(crate) async fn builder_as(url: &str, credentials: Credentials) -> AwsKmsBuilder {
+    let builder = AwsKms::builder().sdk_config(&config(url, credentials).await);
     builder.attempt_timeout(Duration::from_secs(60)).call_timeout(Duration::from_secs(300))
 }
 
