@@ -80,6 +80,16 @@ pub use key::state::KeyState;
 pub use key::tenant::TenantRecord;
 pub use key::wrapped_key::{Pending, WrappedKey, Wrapping};
 pub use keyring::anchor::{AnchorFile, EpochAnchor};
+#[cfg(feature = "aws-kms")]
+pub use kms::aws::AwsKms;
+#[cfg(feature = "aws-kms")]
+pub use kms::aws_builder::AwsKmsBuilder;
+#[cfg(feature = "aws-kms")]
+pub use kms::aws_client::AwsRole;
+#[cfg(feature = "aws-kms")]
+pub use kms::aws_describe::{AwsKeyDescription, AwsKeyRotation, AwsMultiRegion};
+#[cfg(feature = "aws-kms")]
+pub use kms::aws_import::{AwsImportParameters, AwsMaterialExpiry, AwsWrappingAlgorithm, NewAwsKek};
 #[cfg(feature = "byok")]
 pub use kms::import_ticket::{ImportFormat, ImportTicket, KeyCheckValue};
 pub use kms::local::LocalKms;

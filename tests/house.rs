@@ -65,7 +65,10 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["ed25519_dalek"], &["src/crypto/signing"]),
     (&["rand", "rand_core", "getrandom"], &["src/crypto/random"]),
     (&["sqlx", "libsqlite3_sys"], &["src/store/sqlite", "src/store/postgres"]),
-    (&["aws_sdk_*", "aws_config", "aws_types", "aws_smithy_*"], &["src/kms/aws*"]),
+    (
+        &["aws_sdk_*", "aws_config", "aws_credential_types", "aws_types", "aws_smithy_*", "http_body_util"],
+        &["src/kms/aws*"],
+    ),
 ];
 
 /// Below [`FIRST_ASYNC`] and above the ground nobody names these: time is handed in, and I/O happens upstairs.
@@ -385,6 +388,7 @@ fn a_crate_away_from_home_is_flagged() {
     refuses(crates_at_home, "src/store/mod.rs", "#[derive(sqlx::FromRow)] struct Row;");
     refuses(crates_at_home, "src/error.rs", "impl From<sqlx::Error> for Error {}");
     refuses(crates_at_home, "src/kms/router.rs", "use aws_sdk_kms::Client;");
+    refuses(crates_at_home, "src/kms/mod.rs", "use aws_credential_types::Credentials;");
     accepts(crates_at_home, "src/crypto/random.rs", "use rand::Rng;");
     accepts(crates_at_home, "src/store/sqlite/mod.rs", "use sqlx::SqlitePool;");
     accepts(crates_at_home, "src/store/sqlite.rs", "fn f() { sqlx::query!(\"SELECT 1\") }");

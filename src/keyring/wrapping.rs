@@ -9,6 +9,7 @@ use crate::crypto::split;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::data_key::verify;
 use crate::key::encryption_context::EncryptionContext;
+use crate::key::id::TenantId;
 use crate::key::kek::KekUri;
 use crate::key::kek_expression::KekExpression;
 use crate::key::record::KeyRecord;
@@ -38,7 +39,7 @@ impl Keyring {
             KekExpression::AllOf(_) => return self.make_here(row, keks, context).await,
         };
         row.policy.check_kek_region(first)?;
-        let made = self.kms.generate(&row.tenant, first, context).await?;
+        let made = self.unless_denied(row, first, self.kms.generate(&row.tenant, first, context).await)?;
         let wrapped = WrappedKey::One(Wrapping { kek: first.clone(), wrapped: made.wrapped });
         let Some(others) = others else {
             return Ok((made.data_key, wrapped));
@@ -73,7 +74,8 @@ impl Keyring {
             match keks {
                 KekExpression::One(kek) => {
                     row.policy.check_kek_region(kek)?;
-                    let wrapped = self.kms.wrap(&row.tenant, kek, context, data_key).await?;
+                    let wrapped = self.kms.wrap(&row.tenant, kek, context, data_key).await;
+                    let wrapped = self.unless_denied(row, kek, wrapped)?;
                     Ok(WrappedKey::One(Wrapping { kek: kek.clone(), wrapped }))
                 }
                 KekExpression::AnyOf(of) => {
@@ -150,13 +152,13 @@ impl Keyring {
             match opened.and_then(|data_key| verify(&data_key, record).map(|()| data_key)) {
                 Ok(data_key) => {
                     // Loads under way, this one among them, ask the KMS themselves.
-                    self.drop_denied(record, denied, || {});
+                    self.drop_denied(&record.tenant, denied, || {});
                     return Ok(data_key);
                 }
                 Err(e) => failure = Some(weigh(failure, e)),
             }
         }
-        self.drop_denied(record, denied, || self.flights.make_stale(&record.tenant, |_| true));
+        self.drop_denied(&record.tenant, denied, || self.flights.make_stale(&record.tenant, |_| true));
         Err(failure.unwrap_or_else(no_wrapping).with_region(record.region.as_str()))
     }
 
@@ -206,15 +208,23 @@ impl Keyring {
         })
     }
 
+    /// A denial of any call counts: who may not make a key today may not use yesterday's.
+    fn unless_denied<T>(&self, row: &TenantRecord, kek: &KekUri, answer: Result<T>) -> Result<T> {
+        if answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Denied) {
+            self.drop_denied(&row.tenant, Denied::new(vec![kek.clone()]), || {});
+        }
+        answer
+    }
+
     /// Denied is not down: the tenant's cached keys that cannot be unwrapped without these KEKs go at once.
-    fn drop_denied(&self, record: &KeyRecord, denied: Denied, meanwhile: impl FnOnce()) {
+    fn drop_denied(&self, tenant: &TenantId, denied: Denied, meanwhile: impl FnOnce()) {
         let denied = denied.into_inner().unwrap_or_else(PoisonError::into_inner);
         if denied.is_empty() {
             return;
         }
         let lost = |key: &CachedKey| !key.keks.stands_without(&|kek: &KekUri| denied.contains(kek));
-        let dropped = self.cache.purge(&record.tenant, lost, meanwhile);
-        tracing::warn!(tenant = %record.tenant, ?denied, dropped, "the KMS denies the tenant's KEK: its cached keys are dropped");
+        let dropped = self.cache.purge(tenant, lost, meanwhile);
+        tracing::warn!(%tenant, ?denied, dropped, "the KMS denies the tenant's KEK: its cached keys are dropped");
     }
 }
 

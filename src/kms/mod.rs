@@ -1,5 +1,23 @@
 //! Floor 3: key management systems. The [`Kms`] trait, one file a provider, and the router between them.
 
+#[cfg(feature = "aws-kms")]
+pub(crate) mod aws;
+#[cfg(feature = "aws-kms")]
+mod aws_arn;
+#[cfg(feature = "aws-kms")]
+pub(crate) mod aws_builder;
+#[cfg(feature = "aws-kms")]
+pub(crate) mod aws_client;
+#[cfg(feature = "aws-kms")]
+pub(crate) mod aws_describe;
+#[cfg(feature = "aws-kms")]
+mod aws_error;
+#[cfg(feature = "aws-kms")]
+mod aws_guard;
+#[cfg(feature = "aws-kms")]
+pub(crate) mod aws_import;
+#[cfg(feature = "aws-kms")]
+mod aws_retry;
 #[cfg(feature = "byok")]
 pub(crate) mod import_ticket;
 pub(crate) mod local;
