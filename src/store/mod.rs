@@ -1,7 +1,9 @@
 //! Floor 3: key stores. The [`KeyStore`] trait and one file a backend; SQL lives only here.
 
 pub(crate) mod memory;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod row;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
@@ -62,7 +64,7 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// Resolves when the log may have grown. A store that is not told never does: then the log is only polled.
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// A tenant's data key by its id.
