@@ -28,14 +28,15 @@ async fn a_change_on_one_node_is_told_to_the_others() {
     told(&other).await; // it listens now
     for n in 0..20 {
         // Said while nobody waits for it, and while somebody does.
-        let (waited, ()) = match n % 2 {
-            0 => {
-                one.announce(&change("C1")).await.unwrap();
-                (told(&other).await, ())
-            }
-            _ => tokio::join!(told(&other), async { one.announce(&change("C1")).await.unwrap() }),
-        };
-        waited
+        let change = change("C1");
+        let announced = one.announce(&change);
+        if n % 2 == 0 {
+            announced.await.unwrap();
+            told(&other).await;
+        } else {
+            let ((), announced) = tokio::join!(told(&other), announced);
+            announced.unwrap();
+        }
     }
     // Nothing to forget is nothing to hear: what the next call hears is the last change.
     one.announce(&Change { forget: Forget::Nothing, ..change("C1") }).await.unwrap();
