@@ -99,6 +99,8 @@ pub use reseal::{EnvelopeRow, EnvelopeTable, Resealed};
 pub use room::{Strongroom, StrongroomBuilder};
 pub use sealer::{ScopeHandle, TenantHandle};
 pub use store::memory::MemoryKeyStore;
+#[cfg(feature = "postgres")]
+pub use store::postgres::{PostgresKeyStore, options::PostgresOptions};
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteKeyStore;
 pub use store::{KeyStore, Placed};

@@ -1,5 +1,8 @@
 //! Every provider and every backend passes the one contract suite of its trait.
 
+#[cfg(feature = "postgres")]
+mod cluster;
+
 use std::sync::Arc;
 
 use strongroom::testing::{FaultyKms, kms_contract, store_contract};
@@ -72,6 +75,17 @@ async fn sqlite_key_store() {
     store_contract(Arc::new(SqliteKeyStore::open(&path).await.unwrap())).await;
     // What was written is there when the file is opened again.
     let again = SqliteKeyStore::open(&path).await.unwrap();
+    let acme = strongroom::TenantId::new("acme").unwrap();
+    assert!(strongroom::KeyStore::keys(&again, &acme, None, 100).await.unwrap().len() >= 6);
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_key_store() {
+    let database = cluster::Database::new().await;
+    store_contract(Arc::new(database.store().await)).await;
+    // What was written is there when somebody else connects.
+    let again = database.store().await;
     let acme = strongroom::TenantId::new("acme").unwrap();
     assert!(strongroom::KeyStore::keys(&again, &acme, None, 100).await.unwrap().len() >= 6);
 }

@@ -1,20 +1,35 @@
-//! Several processes on one SQLite file and one KEK file.
+//! Several processes on one key store and one KEK file.
+#![cfg(feature = "sqlite")]
+
+#[cfg(feature = "postgres")]
+mod cluster;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use strongroom::{KeyState, LocalKms, Period, Region, SqliteKeyStore, Strongroom, TenantPolicy};
+use strongroom::{KeyState, KeyStore, LocalKms, Period, Region, SqliteKeyStore, Strongroom, TenantPolicy};
 
-const ROUNDS: usize = 1_000;
 const FOLDER: &str = "STRONGROOM_TEST_FOLDER";
+/// A PostgreSQL URL, or the path of a SQLite file.
+const STORE: &str = "STRONGROOM_TEST_STORE";
+const ROUNDS: &str = "STRONGROOM_TEST_ROUNDS";
 
-async fn room(folder: &Path) -> Strongroom {
+async fn open(store: &str) -> Arc<dyn KeyStore> {
+    #[cfg(feature = "postgres")]
+    if store.starts_with("postgres://") {
+        return Arc::new(strongroom::PostgresKeyStore::connect(store).await.unwrap());
+    }
+    Arc::new(SqliteKeyStore::open(store).await.unwrap())
+}
+
+async fn room(folder: &Path, store: &str) -> Strongroom {
     Strongroom::builder()
         .serving(["eu-central-1"])
-        .key_store(SqliteKeyStore::open(folder.join("keys.db")).await.unwrap())
+        .key_store(open(store).await)
         .kms(LocalKms::open(folder.join("keks.json")).unwrap())
         .build()
         .unwrap()
@@ -22,18 +37,20 @@ async fn room(folder: &Path) -> Strongroom {
 
 /// One of the racing processes: creates, uses, rotates and uses each scope, as fast as it can.
 #[test]
-#[ignore = "a process of the test below"]
+#[ignore = "a process of the tests below"]
 fn racer() {
-    let folder = std::env::var(FOLDER).expect("started by the test below");
+    let [folder, store, rounds] =
+        [FOLDER, STORE, ROUNDS].map(|name| std::env::var(name).expect("started by a test below"));
+    let rounds: usize = rounds.parse().unwrap();
     let folder = Path::new(&folder);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let room = room(folder).await;
+        let room = room(folder, &store).await;
         let acme = room.tenant("acme").await.unwrap();
         println!("ready");
         std::io::stdin().lock().read_line(&mut String::new()).unwrap();
         let mut out = File::create(folder.join(format!("sealed-{}", std::process::id()))).unwrap();
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             let channel = format!("C{round}");
             let fields = [("channel", channel.as_str())];
             let scope = acme.scope(fields).unwrap();
@@ -52,19 +69,34 @@ fn racer() {
 #[test]
 fn two_processes_race_to_create_rotate_and_use_a_scope_a_thousand_times() {
     let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
+    let store = folder.path().join("keys.db");
+    race(folder.path(), store.to_str().unwrap(), 1_000);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn two_processes_race_on_postgresql() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let database = runtime.block_on(cluster::Database::new());
+    race(folder.path(), &database.url, 300);
+}
+
+fn race(folder: &Path, store: &str, rounds: usize) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let kms = LocalKms::open(folder.join("keks.json")).unwrap();
     let region = Region::new("eu-central-1").unwrap();
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).period(Period::Month);
-    runtime.block_on(async { room(folder).await.admin().enroll("acme", policy).await.unwrap() });
+    runtime.block_on(async { room(folder, store).await.admin().enroll("acme", policy).await.unwrap() });
 
     let mut racers: Vec<_> = (0..2)
         .map(|_| {
             Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "racer", "--ignored", "--nocapture"])
                 .env(FOLDER, folder)
+                .env(STORE, store)
+                .env(ROUNDS, rounds.to_string())
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -85,7 +117,7 @@ fn two_processes_race_to_create_rotate_and_use_a_scope_a_thousand_times() {
     }
 
     runtime.block_on(async {
-        let room = room(folder).await;
+        let room = room(folder, store).await;
         let acme = room.tenant("acme").await.unwrap();
         let mut opened = 0;
         for entry in fs::read_dir(folder).unwrap() {
@@ -102,7 +134,7 @@ fn two_processes_race_to_create_rotate_and_use_a_scope_a_thousand_times() {
                 opened += 1;
             }
         }
-        assert_eq!(opened, 2 * 2 * ROUNDS);
+        assert_eq!(opened, 2 * 2 * rounds);
 
         let mut active = BTreeMap::new();
         let mut after = None;
@@ -117,7 +149,7 @@ fn two_processes_race_to_create_rotate_and_use_a_scope_a_thousand_times() {
             }
         }
         // A race over the turn of a month makes two periods of a scope.
-        assert!((ROUNDS..=2 * ROUNDS).contains(&active.len()));
+        assert!((rounds..=2 * rounds).contains(&active.len()));
         assert!(active.values().all(|n| *n == 1), "one Active key per scope and period");
     });
 }

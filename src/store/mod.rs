@@ -1,7 +1,9 @@
 //! Floor 3: key stores. The [`KeyStore`] trait and one file a backend; SQL lives only here.
 
 pub(crate) mod memory;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod row;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;

@@ -2,11 +2,109 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
-use crate::key::change::Forget;
+use crate::key::change::{Change, Forget};
+use crate::key::id::{KeyId, TenantId};
 use crate::key::kek::KekUri;
 use crate::key::period::PeriodLabel;
+use crate::key::record::KeyRecord;
+use crate::key::region::Region;
+use crate::key::scope::Scope;
+use crate::key::tenant::TenantRecord;
 use crate::key::wrapped_key::{Pending, WrappedKey, Wrapping};
+
+/// A data key's columns, as a backend has read them.
+pub(crate) struct KeyColumns<'r> {
+    pub(crate) tenant: &'r str,
+    pub(crate) key_id: &'r [u8],
+    pub(crate) suite: i64,
+    pub(crate) scope: &'r [u8],
+    pub(crate) period: &'r str,
+    pub(crate) region: &'r str,
+    pub(crate) state: &'r str,
+    pub(crate) state_since: i64,
+    pub(crate) wrapped: Option<&'r str>,
+    pub(crate) pending: Option<&'r str>,
+    pub(crate) wrapped_epoch: i64,
+    pub(crate) created_at: i64,
+    pub(crate) revision: i64,
+}
+
+impl KeyColumns<'_> {
+    /// Reads through the checks of the domain's own types; their refusals become `Malformed`.
+    pub(crate) fn read(self) -> Result<KeyRecord> {
+        let malformed = |e: Error| Error::malformed("a stored key record does not read").with_source(e);
+        let key_id = self.key_id.try_into().map_err(|_| Error::malformed("a stored key id has not 32 bytes"))?;
+        let suite = u8::try_from(self.suite).ok().and_then(Suite::from_byte);
+        let period = Some(self.period).filter(|period| !period.is_empty());
+        let record = KeyRecord {
+            tenant: TenantId::new(self.tenant).map_err(malformed)?,
+            key_id: KeyId::from_bytes(key_id),
+            suite: suite.ok_or_else(|| Error::malformed("a stored key record has an unknown suite"))?,
+            scope: Scope::from_bytes(self.scope)?,
+            period: period.map(PeriodLabel::new).transpose().map_err(malformed)?,
+            region: Region::new(self.region).map_err(malformed)?,
+            state: self.state.parse()?,
+            state_since: self.state_since,
+            wrapped: wrapped_from_text(self.wrapped)?,
+            pending: pending_from_text(self.pending)?,
+            wrapped_epoch: unsigned(self.wrapped_epoch)?,
+            created_at: self.created_at,
+            revision: unsigned(self.revision)?,
+        };
+        record.check()?;
+        Ok(record)
+    }
+}
+
+/// A tenant's columns, as a backend has read them.
+pub(crate) struct TenantColumns<'r> {
+    pub(crate) tenant: &'r str,
+    pub(crate) policy: &'r str,
+    pub(crate) revocations: &'r str,
+    pub(crate) erasures: &'r str,
+    pub(crate) rewrap: Option<&'r str>,
+    pub(crate) enrolled_at: i64,
+    pub(crate) epoch: i64,
+}
+
+impl TenantColumns<'_> {
+    /// # Errors
+    /// `Malformed` if a column is not what backends write.
+    pub(crate) fn read(self) -> Result<TenantRecord> {
+        Ok(TenantRecord {
+            tenant: TenantId::new(self.tenant)
+                .map_err(|e| Error::malformed("a stored tenant does not read").with_source(e))?,
+            policy: from_text(self.policy, "a stored tenant policy does not read; is this strongroom too old?")?,
+            revocations: from_text(self.revocations, "a tenant's stored revocations do not read")?,
+            erasures: from_text(self.erasures, "a tenant's stored erasures do not read")?,
+            rewrap: self.rewrap.map(|order| from_text(order, "a tenant's stored rewrap does not read")).transpose()?,
+            enrolled_at: self.enrolled_at,
+            epoch: unsigned(self.epoch)?,
+        })
+    }
+}
+
+/// A logged change's columns, as a backend has read them.
+pub(crate) struct ChangeColumns<'r> {
+    pub(crate) tenant: &'r str,
+    pub(crate) selector: &'r str,
+    pub(crate) forget: &'r str,
+}
+
+impl ChangeColumns<'_> {
+    /// # Errors
+    /// `Malformed` if a column is not what backends write.
+    pub(crate) fn read(self) -> Result<Change> {
+        Ok(Change {
+            tenant: TenantId::new(self.tenant)
+                .map_err(|e| Error::malformed("a logged change does not read").with_source(e))?,
+            selector: from_text(self.selector, "a logged change does not read; is this strongroom too old?")?,
+            forget: forget_from_text(self.forget),
+        })
+    }
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]

@@ -10,18 +10,16 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row, Sqlite, Transaction};
 
-use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::{Change, Changes, Forget};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::record::KeyRecord;
-use crate::key::region::Region;
 use crate::key::scope::Scope;
 use crate::key::tenant::TenantRecord;
 use crate::store::row::{
-    forget_from_text, forget_to_text, from_text, pending_from_text, pending_to_text, period_to_text, signed, to_text,
-    unsigned, wrapped_from_text, wrapped_to_text,
+    ChangeColumns, KeyColumns, TenantColumns, forget_to_text, pending_to_text, period_to_text, signed, to_text,
+    unsigned, wrapped_to_text,
 };
 use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_EPOCH, STALE_TENANT, TENANT_EXISTS, conflict};
 
@@ -145,44 +143,36 @@ where
     row.try_get(name).map_err(|e| Error::malformed("a stored row's column does not read").with_source(e))
 }
 
-/// Reads through the checks of the domain's own types; their refusals become `Malformed`.
 fn key_record(row: &SqliteRow) -> Result<KeyRecord> {
-    let malformed = |e: Error| Error::malformed("a stored key record does not read").with_source(e);
-    let period: &str = column(row, "period")?;
-    let key_id: &[u8] = column(row, "key_id")?;
-    let suite = u8::try_from(column::<i64>(row, "suite")?).ok().and_then(Suite::from_byte);
-    let record = KeyRecord {
-        tenant: TenantId::new(column(row, "tenant")?).map_err(malformed)?,
-        key_id: KeyId::from_bytes(key_id.try_into().map_err(|_| Error::malformed("a stored key id has not 32 bytes"))?),
-        suite: suite.ok_or_else(|| Error::malformed("a stored key record has an unknown suite"))?,
-        scope: Scope::from_bytes(column(row, "scope")?)?,
-        period: if period.is_empty() { None } else { Some(PeriodLabel::new(period).map_err(malformed)?) },
-        region: Region::new(column(row, "region")?).map_err(malformed)?,
-        state: column::<&str>(row, "state")?.parse()?,
+    KeyColumns {
+        tenant: column(row, "tenant")?,
+        key_id: column(row, "key_id")?,
+        suite: column(row, "suite")?,
+        scope: column(row, "scope")?,
+        period: column(row, "period")?,
+        region: column(row, "region")?,
+        state: column(row, "state")?,
         state_since: column(row, "state_since")?,
-        wrapped: wrapped_from_text(column(row, "wrapped")?)?,
-        pending: pending_from_text(column(row, "pending")?)?,
-        wrapped_epoch: unsigned(column(row, "wrapped_epoch")?)?,
+        wrapped: column(row, "wrapped")?,
+        pending: column(row, "pending")?,
+        wrapped_epoch: column(row, "wrapped_epoch")?,
         created_at: column(row, "created_at")?,
-        revision: unsigned(column(row, "revision")?)?,
-    };
-    record.check()?;
-    Ok(record)
+        revision: column(row, "revision")?,
+    }
+    .read()
 }
 
 fn tenant_record(row: &SqliteRow) -> Result<TenantRecord> {
-    Ok(TenantRecord {
-        tenant: TenantId::new(column(row, "tenant")?)
-            .map_err(|e| Error::malformed("a stored tenant does not read").with_source(e))?,
-        policy: from_text(column(row, "policy")?, "a stored tenant policy does not read; is this strongroom too old?")?,
-        revocations: from_text(column(row, "revocations")?, "a tenant's stored revocations do not read")?,
-        erasures: from_text(column(row, "erasures")?, "a tenant's stored erasures do not read")?,
-        rewrap: column::<Option<&str>>(row, "rewrap")?
-            .map(|order| from_text(order, "a tenant's stored rewrap does not read"))
-            .transpose()?,
+    TenantColumns {
+        tenant: column(row, "tenant")?,
+        policy: column(row, "policy")?,
+        revocations: column(row, "revocations")?,
+        erasures: column(row, "erasures")?,
+        rewrap: column(row, "rewrap")?,
         enrolled_at: column(row, "enrolled_at")?,
-        epoch: unsigned(column(row, "epoch")?)?,
-    })
+        epoch: column(row, "epoch")?,
+    }
+    .read()
 }
 
 async fn find_active(
@@ -236,12 +226,8 @@ async fn log(db: &mut SqliteConnection, change: &Change) -> Result<()> {
 }
 
 fn change(row: &SqliteRow) -> Result<Change> {
-    Ok(Change {
-        tenant: TenantId::new(column(row, "tenant")?)
-            .map_err(|e| Error::malformed("a logged change does not read").with_source(e))?,
-        selector: from_text(column(row, "selector")?, "a logged change does not read; is this strongroom too old?")?,
-        forget: forget_from_text(column(row, "forget")?),
-    })
+    ChangeColumns { tenant: column(row, "tenant")?, selector: column(row, "selector")?, forget: column(row, "forget")? }
+        .read()
 }
 
 async fn insert(db: &mut SqliteConnection, record: &KeyRecord) -> Result<()> {

@@ -1,0 +1,80 @@
+//! How a PostgreSQL key store connects.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// How a [`PostgresKeyStore`](crate::PostgresKeyStore) connects.
+///
+/// ```
+/// use std::time::Duration;
+/// use strongroom::PostgresOptions;
+///
+/// let options = PostgresOptions::default().max_connections(20).timeout(Duration::from_secs(3)).schema("chat_keys");
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    pub(super) max_connections: u32,
+    pub(super) timeout: Duration,
+    pub(super) schema: String,
+}
+
+impl Default for PostgresOptions {
+    /// 10 connections, 10 seconds, schema `strongroom`.
+    fn default() -> Self {
+        Self { max_connections: 10, timeout: Duration::from_secs(10), schema: "strongroom".to_owned() }
+    }
+}
+
+impl PostgresOptions {
+    /// Most connections of this process, at least 1; one more listens for changes. 10 unless set.
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// Longest time that any call takes, whatever it waits for: a free connection, a database that does not answer, a lock.
+    /// Then it is `Unavailable`, and the server drops what is left of it. From 100 milliseconds to an hour; 10 seconds unless
+    /// set.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout.clamp(Duration::from_millis(100), Duration::from_secs(3600));
+        self
+    }
+
+    /// The database schema that holds the tables; created if it does not exist. `strongroom` unless set. Key stores in
+    /// different schemas of one database know nothing of each other.
+    pub fn schema(mut self, schema: &str) -> Self {
+        schema.clone_into(&mut self.schema);
+        self
+    }
+
+    /// # Errors
+    /// `InvalidArgument` if the schema's name is not one that needs no quoting.
+    pub(super) fn check(&self) -> Result<()> {
+        let letter = |b: u8| b.is_ascii_lowercase() || b == b'_';
+        let good = self.schema.len() <= 63
+            && self.schema.bytes().next().is_some_and(letter)
+            && self.schema.bytes().all(|b| letter(b) || b.is_ascii_digit());
+        if good {
+            Ok(())
+        } else {
+            Err(Error::invalid("a schema's name has 1 to 63 of a-z, 0-9 and '_', no digit first"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schema_names_need_no_quoting() {
+        for good in ["strongroom", "_", "a1", &"x".repeat(63)] {
+            assert!(PostgresOptions::default().schema(good).check().is_ok(), "{good}");
+        }
+        for bad in ["", "1a", "A", "a\"b", "a b", "a.b", "ä", &"x".repeat(64)] {
+            assert!(PostgresOptions::default().schema(bad).check().is_err(), "{bad}");
+        }
+    }
+}

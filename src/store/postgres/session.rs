@@ -1,0 +1,174 @@
+//! Sessions: pooled connections, each lent for one call, and what becomes of calls that fail, hang or are dropped.
+
+use std::error::Error as _;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
+use tokio::time::timeout;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::conflict;
+use crate::store::postgres::options::PostgresOptions;
+
+/// How often a call is made in all if it loses against another one in a way that only a new transaction mends.
+const TRIES: u32 = 5;
+
+pub(super) struct Sessions {
+    pool: PgPool,
+    timeout: Duration,
+}
+
+/// A connection lent for one call.
+///
+/// It goes back to the pool only if the call came to its end. Dropped before (a cancelled or hanging call) it is closed:
+/// nobody is to find it in the middle of a transaction, nor wait for an answer that never comes. The server rolls back.
+pub(super) struct Session {
+    db: PoolConnection<Postgres>,
+    ended: bool,
+}
+
+impl Sessions {
+    /// # Errors
+    /// `Unavailable` if the database does not answer or lets nobody in.
+    pub(super) async fn open(connect: PgConnectOptions, options: &PostgresOptions) -> Result<Self> {
+        let limit = options.timeout;
+        let setting = settings(options);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(limit / 2)
+            .after_connect(move |db, _| {
+                let setting = setting.clone();
+                Box::pin(async move { sqlx::raw_sql(AssertSqlSafe(setting)).execute(db).await.map(|_| ()) })
+            })
+            // The pool itself would wait without limit for a server that is gone without a word.
+            .after_release(move |db, _| {
+                Box::pin(async move {
+                    let ping = timeout(limit, db.ping()).await;
+                    ping.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+                })
+            })
+            .connect_with(connect)
+            .await
+            .map_err(failed)?;
+        Ok(Self { pool, timeout: limit })
+    }
+
+    /// Makes a call, again if it lost against another one, within the store's timeout.
+    pub(super) async fn run<T, F>(&self, operation: &'static str, call: impl Fn(Session) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let tries = async {
+            let mut left = TRIES;
+            loop {
+                left -= 1;
+                let db = self.pool.acquire().await.map_err(failed)?;
+                match call(Session { db, ended: false }).await {
+                    Err(e) if left > 0 && lost_a_race(&e) => tracing::debug!(error = %e, operation, "trying again"),
+                    result => return result,
+                }
+            }
+        };
+        let late = |_| Err(Error::new(ErrorKind::Unavailable, "the key store does not answer in time; retry"));
+        timeout(self.timeout, tries).await.unwrap_or_else(late).map_err(|e| e.with_operation(operation))
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl Session {
+    /// Says how the call ended, so that the connection may be used again unless it is the connection that failed.
+    pub(super) fn ended<T>(mut self, result: Result<T>) -> Result<T> {
+        self.ended = match &result {
+            Err(e) if e.kind() == ErrorKind::Unavailable => lost_a_race(e),
+            _ => true,
+        };
+        result
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.db.close_on_drop();
+        }
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.db
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.db
+    }
+}
+
+/// What each connection is told first. Whatever the server's configuration says, a commit waits for the disk (and for
+/// synchronous standbys): a key is durable before it is used. `remote_apply` waits for more, so it is left alone.
+fn settings(options: &PostgresOptions) -> String {
+    let (schema, limit) = (&options.schema, options.timeout.as_millis());
+    format!(
+        "SET search_path TO {schema};
+         SET statement_timeout TO {limit};
+         SET idle_in_transaction_session_timeout TO {limit};
+         SELECT set_config('synchronous_commit', 'on', false)
+             WHERE current_setting('synchronous_commit') <> 'remote_apply';"
+    )
+}
+
+const NOT_TRUSTED: &str =
+    "the key store's TLS, or its certificate, is not accepted; check the URL's sslmode and sslrootcert";
+
+/// An error that no row is to blame for.
+#[allow(clippy::needless_pass_by_value)] // for map_err
+pub(super) fn failed(e: sqlx::Error) -> Error {
+    let message = match &e {
+        sqlx::Error::Database(d) => match d.code().as_deref() {
+            Some("57014") => "the key store does not answer in time; retry",
+            Some("25006") => "the key store is a standby that takes no writes; connect to the primary",
+            Some("28000" | "28P01") => "the key store refuses the login; check the URL's user and password",
+            Some("3D000") => "the key store's database does not exist",
+            Some("42501") => "the key store's user lacks a permission on its schema",
+            Some("40001" | "40P01" | "23505") => "the key store is busy with other writers; retry",
+            _ => "the key store failed",
+        },
+        sqlx::Error::PoolTimedOut => "no connection to the key store could be had in time; retry",
+        sqlx::Error::Tls(_) => NOT_TRUSTED,
+        sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => NOT_TRUSTED, // so rustls says it
+        _ => "the key store failed",
+    };
+    Error::new(ErrorKind::Unavailable, message).with_source(e)
+}
+
+/// `what` where a constraint refused the row, else [`failed`].
+pub(super) fn refused_or_failed(what: &'static str, e: sqlx::Error) -> Error {
+    match &e {
+        sqlx::Error::Database(d) if d.is_unique_violation() || d.is_foreign_key_violation() => conflict(what),
+        _ => failed(e),
+    }
+}
+
+/// Serialization failure, deadlock, or a unique row that somebody else was first to write: a new transaction sees why.
+fn lost_a_race(e: &Error) -> bool {
+    let source = e.source().and_then(|source| source.downcast_ref::<sqlx::Error>());
+    let code = source.and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("40001" | "40P01" | "23505"))
+}
+
+pub(super) fn column<'r, T>(row: &'r PgRow, name: &'static str) -> Result<T>
+where
+    T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+{
+    row.try_get(name).map_err(|e| Error::malformed("a stored row's column does not read").with_source(e))
+}
