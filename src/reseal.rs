@@ -149,7 +149,7 @@ impl Admin {
     ) -> Result<Resealed> {
         let run = async {
             let handle = self.tenant_handle(tenant).await?;
-            let pace = options.pace(self.now());
+            let speed = options.pace(self.now());
             let mut walked = Resealed { after: after.map(str::to_owned), ..Resealed::default() };
             loop {
                 let page = table.page(walked.after.as_deref(), options.page_size()).await?;
@@ -159,14 +159,14 @@ impl Admin {
                 if walked.after.as_ref().is_some_and(|after| last <= *after) {
                     return Err(Error::invalid("the table's page does not come after the row that was asked for"));
                 }
-                let rows = page.iter().map(|row| reseal_row(&handle, table, row));
-                let outcomes: Vec<_> = iter(rows).buffered(options.at_once()).collect().await;
+                let work = page.iter().map(|row| reseal_row(&handle, table, row));
+                let outcomes: Vec<_> = iter(work).buffered(options.at_once()).collect().await;
                 for (row, outcome) in page.iter().zip(outcomes) {
                     walked.count(row, outcome);
                 }
                 walked.after = Some(last);
                 progress(&walked);
-                pace.wait(walked.resealed + walked.failed, self.now()).await;
+                speed.wait(walked.resealed + walked.failed, self.now()).await;
             }
         };
         run.await.map_err(|e: Error| explain(e, "reseal", tenant))

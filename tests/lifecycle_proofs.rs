@@ -17,6 +17,8 @@ mod killing;
 mod kills;
 #[path = "lifecycle_proofs/operation.rs"]
 mod operation;
+#[path = "lifecycle_proofs/races.rs"]
+mod races;
 #[path = "lifecycle_proofs/rollback.rs"]
 mod rollback;
 #[path = "lifecycle_proofs/scale.rs"]

@@ -255,7 +255,7 @@ impl Model {
             return Err(ErrorKind::Conflict);
         }
         let (rule, _) = self.erasures.remove(erasure);
-        self.epoch += 1;
+        self.epoch += 2; // it begins, and it ends
         let due = |k: &&mut Key| k.state != State::Destroyed && rule.covers(k.channel, k.span);
         Ok(self.keys.iter_mut().filter(due).map(|key| key.state = State::Destroyed).count() as u64)
     }

@@ -176,7 +176,7 @@ impl<'a> Pair<'a> {
                 self.open(node, &self.messages[message % self.messages.len()]).await;
             }
             Deed::Reseal(message) if !self.messages.is_empty() => {
-                self.reseal(node, message % self.messages.len()).await
+                self.reseal(node, message % self.messages.len()).await;
             }
             Deed::Open(_) | Deed::Reseal(_) => {}
             Deed::Purge => drop(admin.purge(TENANT).unwrap()),

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use strongroom::testing::ManualClock;
-use strongroom::{ErrorKind, KeyState, MemoryKeyStore, Period, Strongroom, TenantPolicy, WalkOptions};
+use strongroom::{ErrorKind, KeyState, Period, Strongroom, WalkOptions};
 
-use crate::grounds::{EU, Grounds, TENANT, asked, channel, kek, keks, records, region, wait_for};
+use crate::grounds::{EU, Grounds, TENANT, asked, channel, kek, keks, records, wait_for};
 use crate::table::{Message, Messages};
 
 const PROCESSES: u32 = 16;
@@ -180,49 +178,4 @@ fn run(rounds: u32) {
 #[test]
 fn sixteen_processes_at_once_keep_one_active_key_and_lose_nothing() {
     run(asked("STRONGROOM_ROUNDS", 320));
-}
-
-#[test]
-fn a_rewrap_that_another_one_supersedes_stops_and_undoes_nothing() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (store, clock) = (Arc::new(MemoryKeyStore::default()), ManualClock::at(1_795_324_649_500));
-    let folder = tempfile::tempdir().unwrap();
-    let grounds = Grounds::lay(folder.path());
-    let room = || {
-        let builder = crate::grounds::serving_both().key_store(Arc::clone(&store)).kms(grounds.kms());
-        builder.clock(clock.clone()).build().unwrap()
-    };
-    let (first, second) = runtime.block_on(async { (room(), room()) });
-    runtime.block_on(async {
-        let policy = TenantPolicy::new(keks(EU, 2), region(EU)).scope_by(["channel"]);
-        first.admin().enroll(TENANT, policy).await.unwrap();
-        for n in 0..10 {
-            channel(&first, &format!("C{n}")).await.seal(&[], b"text").await.unwrap();
-        }
-    });
-    // When the first walk has done a page, another node orders other KEKs, and finishes.
-    let other = Mutex::new(Some(second));
-    let handle = runtime.handle().clone();
-    let options = WalkOptions::default().page(3).on_progress(move |_| {
-        if let Some(second) = other.lock().unwrap().take() {
-            let rewrap =
-                async move { second.admin().rewrap(TENANT, keks(EU, 1), &WalkOptions::default()).await.unwrap() };
-            let handle = handle.clone();
-            std::thread::spawn(move || assert_eq!(handle.block_on(rewrap).failed, 0)).join().unwrap();
-        }
-    });
-    runtime.block_on(async {
-        let admin = first.admin();
-        let superseded = tokio::time::timeout(Duration::from_secs(60), admin.rewrap(TENANT, keks(EU, 0), &options));
-        assert_eq!(superseded.await.unwrap().unwrap_err().kind(), ErrorKind::Conflict);
-        let row = first.admin().tenant(TENANT).await.unwrap();
-        assert_eq!((row.policy.keks().clone(), row.rewrap), (keks(EU, 1), None));
-        for record in records(&first).await {
-            assert_eq!(
-                record.wrapped.unwrap().expression(),
-                keks(EU, 1),
-                "wrapped under KEKs that nobody wants any more"
-            );
-        }
-    });
 }
