@@ -10,6 +10,8 @@ use crate::format::context::Field;
 use crate::format::message;
 use crate::key::id::KeyId;
 use crate::key::period::PeriodLabel;
+use crate::key::policy::TenantPolicy;
+use crate::key::record::KeyRecord;
 use crate::key::state::KeyState;
 use crate::sealer::{InHand, ScopeHandle, TenantHandle, seal_with};
 
@@ -45,7 +47,7 @@ impl ScopeHandle {
             _ => false,
         };
         if is_past && let Some(old) = record.period {
-            return self.seal_in(old, context, &plaintext).await.map(Some);
+            return self.seal_in(old, &row.policy, context, &plaintext).await.map(Some);
         }
         self.seal(context, &plaintext).await.map(Some)
     }
@@ -53,10 +55,20 @@ impl ScopeHandle {
 
 impl ScopeHandle {
     /// Seals under the Active key of a period that is past.
-    async fn seal_in(&self, past: PeriodLabel, context: &[Field<'_>], plaintext: &[u8]) -> Result<Vec<u8>> {
+    async fn seal_in(
+        &self,
+        past: PeriodLabel,
+        policy: &TenantPolicy,
+        context: &[Field<'_>],
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>> {
         let keyring = &self.keyring;
         let mut out = Vec::with_capacity(self.sealed_len(plaintext.len()));
-        if let Some(active) = keyring.store.active_key(self.tenant(), &self.scope, Some(&past)).await? {
+        // In hand or not: after a migration the past period's Active key is one of the old region.
+        let is_right =
+            |active: &KeyRecord| active.region == *policy.home_region() && active.suite == policy.key_suite();
+        let active = keyring.store.active_key(self.tenant(), &self.scope, Some(&past)).await?;
+        if let Some(active) = active.filter(is_right) {
             let sealed = self.with_key_id_in_hand(&active.key_id, |key| {
                 // Loaded to open, it has no messages to seal.
                 Ok(matches!(seal_with(key, keyring.now(), context, plaintext, &mut out), InHand::Done(Ok(()))))
@@ -137,7 +149,7 @@ impl Admin {
     ) -> Result<Resealed> {
         let run = async {
             let handle = self.tenant_handle(tenant).await?;
-            let pace = options.pace(self.now());
+            let speed = options.pace(self.now());
             let mut walked = Resealed { after: after.map(str::to_owned), ..Resealed::default() };
             loop {
                 let page = table.page(walked.after.as_deref(), options.page_size()).await?;
@@ -154,7 +166,7 @@ impl Admin {
                 }
                 walked.after = Some(last);
                 progress(&walked);
-                pace.wait(walked.resealed + walked.failed, self.now()).await;
+                speed.wait(walked.resealed + walked.failed, self.now()).await;
             }
         };
         run.await.map_err(|e: Error| explain(e, "reseal", tenant))

@@ -28,8 +28,13 @@ impl Admin {
             random::from_os(&mut name)?;
             let requested_at = self.keyring.clock.unix_millis();
             let due_at = requested_at.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
-            let erasure =
-                Erasure { id: base16ct::lower::encode_string(&name), selector: selector.clone(), requested_at, due_at };
+            let erasure = Erasure {
+                id: base16ct::lower::encode_string(&name),
+                selector: selector.clone(),
+                requested_at,
+                due_at,
+                carried_out_since: None,
+            };
             self.change(&id, |row| {
                 selector.check(row.policy.scope_fields())?;
                 row.erasures.push(erasure.clone());
@@ -42,14 +47,21 @@ impl Admin {
         run.await.map_err(|e: Error| explain(e, "erase", tenant))
     }
 
-    /// Undoes an erasure that was not carried out: its keys seal and open again.
+    /// Undoes an erasure that nobody began to carry out: its keys seal and open again.
     ///
     /// # Errors
-    /// `InvalidArgument` if none of that id waits; `UnknownTenant` or `Unavailable`.
+    /// `Conflict` if it is being carried out; `InvalidArgument` if none of that id waits; `UnknownTenant` or `Unavailable`.
     pub async fn undo_erasure(&self, tenant: &str, erasure: &str) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
-            self.remove_erasure(&id, erasure).await?;
+            self.remove_erasure(&id, erasure, |waiting| match waiting.carried_out_since {
+                None => Ok(()),
+                Some(_) => Err(Error::new(
+                    ErrorKind::Conflict,
+                    "the erasure is being carried out: some of its keys may be gone already, and the rest has to follow",
+                )),
+            })
+            .await?;
             tracing::info!(tenant = %id, erasure, "erasure undone");
             Ok(())
         };
@@ -64,14 +76,7 @@ impl Admin {
     pub async fn carry_out_erasure(&self, tenant: &str, erasure: &str, options: &WalkOptions) -> Result<Walked> {
         let run = async {
             let id = TenantId::new(tenant)?;
-            let row = self.keyring.tenant(&id).await?;
-            let waiting = row.erasures.iter().find(|e| e.id == erasure).ok_or_else(no_such_erasure)?;
-            let left = waiting.due_at.saturating_sub(self.keyring.clock.unix_millis());
-            if left > 0 {
-                let message =
-                    format!("the erasure can be carried out in {} s, and be undone until then", left / 1000 + 1);
-                return Err(Error::new(ErrorKind::Conflict, message));
-            }
+            let waiting = self.begin_to_carry_out(&id, erasure).await?;
             let mut pages = Pages::new(self, &id, options);
             while let Some(page) = pages.next().await? {
                 let now = self.keyring.clock.unix_millis();
@@ -79,17 +84,41 @@ impl Admin {
                 pages.walked.done += self.update_due(page, due, |r| r.into_state(KeyState::Destroyed, now)).await?;
             }
             let walked = pages.walked;
-            self.remove_erasure(&id, erasure).await?;
+            self.remove_erasure(&id, erasure, |_| Ok(())).await?;
             tracing::warn!(tenant = %id, erasure, keys = walked.done, "erased data keys");
             Ok(walked)
         };
         run.await.map_err(|e: Error| explain(e, "carry out erasure", tenant))
     }
 
-    async fn remove_erasure(&self, id: &TenantId, erasure: &str) -> Result<()> {
+    /// Notes on the tenant's row that the erasure is being carried out, so that nobody is told that it was undone while its
+    /// keys are being destroyed.
+    async fn begin_to_carry_out(&self, id: &TenantId, erasure: &str) -> Result<Erasure> {
+        let now = self.keyring.clock.unix_millis();
+        let row = self
+            .change(id, |row| {
+                let waiting = row.erasures.iter_mut().find(|e| e.id == erasure).ok_or_else(no_such_erasure)?;
+                if waiting.carried_out_since.is_some() {
+                    return Ok(None); // an earlier call got this far
+                }
+                let left = waiting.due_at.saturating_sub(now);
+                if left > 0 {
+                    let message =
+                        format!("the erasure can be carried out in {} s, and be undone until then", left / 1000 + 1);
+                    return Err(Error::new(ErrorKind::Conflict, message));
+                }
+                waiting.carried_out_since = Some(now);
+                Ok(Some((waiting.selector.clone(), Forget::Keys)))
+            })
+            .await?;
+        row.erasures.into_iter().find(|e| e.id == erasure).ok_or_else(no_such_erasure)
+    }
+
+    async fn remove_erasure(&self, id: &TenantId, erasure: &str, check: impl Fn(&Erasure) -> Result<()>) -> Result<()> {
         self.change(id, |row| {
             let at = row.erasures.iter().position(|e| e.id == erasure).ok_or_else(no_such_erasure)?;
             let removed = row.erasures.remove(at);
+            check(&removed)?;
             // The epoch rises also when its work is done, so that a store from before is refused.
             Ok(Some((removed.selector, Forget::Keys)))
         })

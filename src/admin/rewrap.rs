@@ -30,8 +30,8 @@ impl Admin {
     /// where one KMS has both KEKs and can; the proof afterwards unwraps here.
     ///
     /// # Errors
-    /// As [`Self::enroll`] for `to`; `Denied`, `Unavailable` and such if no record of three pages in a row could be done.
-    /// Single failures are counted in [`Walked`].
+    /// As [`Self::enroll`] for `to`; `Denied`, `Unavailable` and such if no record of three pages in a row could be done;
+    /// `Conflict` if a rewrap to other KEKs was ordered meanwhile: that one counts. Single failures are counted in [`Walked`].
     pub async fn rewrap(&self, tenant: &str, to: impl Into<KekExpression>, options: &WalkOptions) -> Result<Walked> {
         let to = to.into();
         let run = async {
@@ -41,7 +41,10 @@ impl Admin {
             let mut walked = self.walk_rewrap(&row, &order, options).await?;
             // What another walk had in hand, and lost, is still due: look again until nothing is.
             let again = options.clone().restarted();
-            while walked.failed == 0 && self.is_any_due(&id, &order, &again).await? {
+            while walked.failed == 0
+                && self.is_still_ordered(&id, &order).await?
+                && self.is_any_due(&id, &order, &again).await?
+            {
                 let more = self.walk_rewrap(&row, &order, &again).await?;
                 walked = Walked { done: walked.done + more.done, seen: walked.seen, ..more };
             }
@@ -96,6 +99,22 @@ impl Admin {
         Ok(false)
     }
 
+    /// Whether the order stands; not if another walk finished it.
+    ///
+    /// # Errors
+    /// `Conflict` if another order took its place.
+    async fn is_still_ordered(&self, id: &TenantId, order: &RewrapOrder) -> Result<bool> {
+        let row = self.keyring.tenant(id).await?;
+        match &row.rewrap {
+            Some(standing) if standing == order => Ok(true),
+            None if *row.policy.keks() == order.to => Ok(false),
+            _ => Err(Error::new(
+                ErrorKind::Conflict,
+                "another rewrap, to other KEKs, took this one's place; what this one did is done again there",
+            )),
+        }
+    }
+
     async fn finish_rewrap(&self, id: &TenantId, order: &RewrapOrder) -> Result<()> {
         self.change(id, |row| {
             if row.rewrap.as_ref() != Some(order) {
@@ -112,6 +131,11 @@ impl Admin {
         let mut pages = Pages::new(self, &row.tenant, options);
         let mut hopeless = 0;
         while let Some(page) = pages.next().await? {
+            // After the page was read: whatever an order that comes later than this does to its records, the compare-and-set
+            // on their revisions sees.
+            if !self.is_still_ordered(&row.tenant, order).await? {
+                return Ok(pages.walked);
+            }
             let before = (pages.walked.done, pages.walked.failed);
             self.rewrap_page(row, order, page, options.at_once(), &mut pages.walked).await?;
             let (done, failed) = (pages.walked.done - before.0, pages.walked.failed - before.1);

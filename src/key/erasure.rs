@@ -16,4 +16,7 @@ pub struct Erasure {
     pub requested_at: i64,
     /// From when on it can be carried out, in Unix milliseconds.
     pub due_at: i64,
+    /// Since when it is being carried out, in Unix milliseconds: from then on it cannot be undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried_out_since: Option<i64>,
 }

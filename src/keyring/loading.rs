@@ -85,7 +85,12 @@ impl Keyring {
         }
         self.check_served(record.region.as_str())?;
         record.check_opens()?;
-        self.cached(&row, found, period.as_ref(), slot, began).await
+        let mut key = self.cached(&row, found, period.as_ref(), slot, began).await?;
+        if past.is_some() {
+            // It seals again what belongs to its period. Should it come into the scope's slot, nothing new is sealed with it.
+            key.seals_until = began.monotonic;
+        }
+        Ok(key)
     }
 
     /// A key by its id.

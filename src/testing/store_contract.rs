@@ -31,7 +31,13 @@ fn tenant(name: &str) -> TenantRecord {
     TenantRecord {
         tenant: TenantId::new(name).unwrap(),
         revocations,
-        erasures: vec![Erasure { id: "0f".repeat(8), selector, requested_at: 3, due_at: i64::MAX }],
+        erasures: vec![Erasure {
+            id: "0f".repeat(8),
+            selector,
+            requested_at: 3,
+            due_at: i64::MAX,
+            carried_out_since: Some(4),
+        }],
         rewrap: Some(RewrapOrder { to: policy.keks().clone(), epoch: 1, since: 0 }),
         policy,
         enrolled_at: 7,

@@ -1,0 +1,92 @@
+//! A key store restored from an older copy must not un-revoke, nor resurrect.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use strongroom::testing::ManualClock;
+use strongroom::{AnchorFile, ErrorKind, LocalKms, Selector, SqliteKeyStore, Strongroom, TenantPolicy, WalkOptions};
+
+use crate::grounds::{EU, TENANT, channel, region, serving_both};
+
+async fn sql(file: &Path, statements: &str) {
+    let mut db = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&mut db).await.unwrap();
+}
+
+async fn back_up(live: &Path, copy: &Path) {
+    sql(live, &format!("VACUUM INTO '{}'", copy.display())).await;
+}
+
+/// Puts the copy's rows in place of the live ones, under the feet of whoever has the file open.
+async fn restore(live: &Path, copy: &Path) {
+    let table = |name: &str| format!("DELETE FROM {name}; INSERT INTO {name} SELECT * FROM copy.{name};");
+    let empty = "DELETE FROM data_keys; DELETE FROM tenants;"; // keys refer to tenants
+    let tables: String = ["tenants", "data_keys", "changes"].map(table).concat();
+    sql(live, &format!("ATTACH '{}' AS copy; BEGIN IMMEDIATE; {empty} {tables} COMMIT", copy.display())).await;
+}
+
+struct Nodes {
+    folder: tempfile::TempDir,
+    clock: ManualClock,
+}
+
+impl Nodes {
+    async fn start(&self, anchor: Option<&str>) -> Strongroom {
+        let path = |name: &str| self.folder.path().join(name);
+        let builder = serving_both().clock(self.clock.clone()).kms(LocalKms::open(path("keks.json")).unwrap());
+        let builder = builder.key_store(SqliteKeyStore::open(path("keys.db")).await.unwrap());
+        match anchor {
+            Some(name) => builder.epoch_anchor(AnchorFile::open(path(name)).unwrap()).build().unwrap(),
+            None => builder.build().unwrap(),
+        }
+    }
+}
+
+async fn refused_after(decide: impl AsyncFn(&Strongroom), decided: ErrorKind) {
+    let nodes = Nodes { folder: tempfile::tempdir().unwrap(), clock: ManualClock::at(1_795_324_649_500) };
+    let kek = LocalKms::open(nodes.folder.path().join("keks.json")).unwrap().create_kek("acme", region(EU)).unwrap();
+    let (live, copy) = (nodes.folder.path().join("keys.db"), nodes.folder.path().join("copy.db"));
+    let node = nodes.start(Some("anchor")).await;
+    node.admin().enroll(TENANT, TenantPolicy::new(kek, region(EU)).scope_by(["channel"])).await.unwrap();
+    let sealed = channel(&node, "C9").await.seal(&[], b"text").await.unwrap();
+    let scope = channel(&node, "C9").await;
+    back_up(&live, &copy).await;
+
+    decide(&node).await;
+    assert_eq!(scope.open(&[], &sealed).await.unwrap_err().kind(), decided);
+    restore(&live, &copy).await;
+
+    // A node that ran on: what it has cached ends with its lease, and it reads a log that is shorter than what it heard.
+    nodes.clock.advance(Duration::from_secs(6));
+    for _ in 0..2 {
+        assert_eq!(scope.open(&[], &sealed).await.unwrap_err().kind(), ErrorKind::RolledBack);
+        assert_eq!(scope.seal(&[], b"text").await.unwrap_err().kind(), ErrorKind::RolledBack);
+    }
+    let refused = node.admin().revoke(TENANT, Selector::everything()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::RolledBack, "nothing is decided on an older copy either");
+    // A fresh one that has the anchor.
+    let fresh = nodes.start(Some("anchor")).await;
+    assert_eq!(fresh.tenant(TENANT).await.err().unwrap().kind(), ErrorKind::RolledBack);
+    // A fresh one that has none cannot know: the limit that SECURITY.md states.
+    let unaware = nodes.start(None).await;
+    assert!(channel(&unaware, "C9").await.open(&[], &sealed).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_copy_from_before_a_revocation_is_refused() {
+    let revoke = async |node: &Strongroom| {
+        node.admin().revoke(TENANT, Selector::fields([("channel", "C9")])).await.unwrap();
+    };
+    refused_after(revoke, ErrorKind::Revoked).await;
+}
+
+#[tokio::test]
+async fn a_copy_from_before_an_erasure_is_refused() {
+    let erase = async |node: &Strongroom| {
+        let erasure = node.admin().erase(TENANT, Selector::everything(), Duration::ZERO).await.unwrap();
+        node.admin().carry_out_erasure(TENANT, &erasure.id, &WalkOptions::default()).await.unwrap();
+    };
+    refused_after(erase, ErrorKind::Erased).await;
+}
