@@ -69,7 +69,8 @@ impl Admin {
     }
 
     /// Carries out an erasure whose waiting time is over: the wrapped bytes of every key that it covers are overwritten. After a
-    /// crash call it again. Take [`Self::receipt`] afterwards.
+    /// crash call it again. Always the whole of them, whatever `options` say of where to begin. Take [`Self::receipt`]
+    /// afterwards.
     ///
     /// # Errors
     /// `Conflict` before its time; `InvalidArgument` if none of that id waits; `UnknownTenant` or `Unavailable`.
@@ -77,7 +78,8 @@ impl Admin {
         let run = async {
             let id = TenantId::new(tenant)?;
             let waiting = self.begin_to_carry_out(&id, erasure).await?;
-            let mut pages = Pages::new(self, &id, options);
+            let whole = options.whole();
+            let mut pages = Pages::new(self, &id, &whole);
             while let Some(page) = pages.next().await? {
                 let now = self.keyring.clock.unix_millis();
                 let due = |r: &KeyRecord| r.state != KeyState::Destroyed && waiting.selector.covers_record(r);
@@ -149,7 +151,8 @@ impl Admin {
             };
             let selector = Selector::everything().to(last);
             let waits = |r: &KeyRecord| row.erasures.iter().any(|e| e.selector.covers_record(r));
-            let mut pages = Pages::new(self, &id, options);
+            let whole = options.whole();
+            let mut pages = Pages::new(self, &id, &whole);
             while let Some(page) = pages.next().await? {
                 let due = |r: &KeyRecord| r.state != KeyState::Destroyed && selector.covers_record(r) && !waits(r);
                 if page.iter().any(due) {

@@ -40,7 +40,7 @@ impl Admin {
             let order = row.rewrap.clone().ok_or_else(|| Error::invalid("the rewrap was finished by another node"))?;
             let mut walked = self.walk_rewrap(&row, &order, options).await?;
             // What another walk had in hand, and lost, is still due: look again until nothing is.
-            let again = options.clone().restarted();
+            let again = options.restarted();
             while walked.failed == 0
                 && self.is_still_ordered(&id, &order).await?
                 && self.is_any_due(&id, &order, &again).await?

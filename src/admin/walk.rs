@@ -67,11 +67,14 @@ impl WalkOptions {
         self
     }
 
+    /// The same from the first record on, for what must not pass over any.
+    pub(crate) fn whole(&self) -> Self {
+        Self { after: None, ..self.clone() }
+    }
+
     /// The same from the first record on, and silent.
-    pub(crate) fn restarted(mut self) -> Self {
-        self.after = None;
-        self.progress = None;
-        self
+    pub(crate) fn restarted(&self) -> Self {
+        Self { progress: None, ..self.whole() }
     }
 
     pub(crate) fn page_size(&self) -> u32 {
