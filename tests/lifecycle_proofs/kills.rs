@@ -56,7 +56,7 @@ fn schedule(rehearsed: &Rehearsed, n: u32) -> (Operation, Moment) {
     let points: Vec<_> = rehearsed.iter().flat_map(|(o, (points, _))| points.iter().map(move |p| (*o, p))).collect();
     let at = (n - n / 3) as usize;
     // A stride that meets every operation early, however few the kills, and every failpoint in the end.
-    let stride = (37..).find(|stride| is_coprime(*stride, points.len())).unwrap();
+    let stride = (37..=37 + points.len()).find(|stride| is_coprime(*stride, points.len())).unwrap();
     let (operation, (point, times)) = points[(at * stride) % points.len()];
     let round = u32::try_from(at / points.len()).unwrap();
     (operation, Moment::At(point.clone(), 1 + round % times))
