@@ -55,10 +55,15 @@ fn schedule(rehearsed: &Rehearsed, n: u32) -> (Operation, Moment) {
     }
     let points: Vec<_> = rehearsed.iter().flat_map(|(o, (points, _))| points.iter().map(move |p| (*o, p))).collect();
     let at = (n - n / 3) as usize;
-    // A stride that meets every operation early, however few the kills.
-    let (operation, (point, times)) = points[(at * 37) % points.len()];
+    // A stride that meets every operation early, however few the kills, and every failpoint in the end.
+    let stride = (37..=37 + points.len()).find(|stride| is_coprime(*stride, points.len())).unwrap();
+    let (operation, (point, times)) = points[(at * stride) % points.len()];
     let round = u32::try_from(at / points.len()).unwrap();
     (operation, Moment::At(point.clone(), 1 + round % times))
+}
+
+fn is_coprime(a: usize, b: usize) -> bool {
+    if b == 0 { a == 1 } else { is_coprime(b, a % b) }
 }
 
 /// Kills `wanted` processes.
@@ -104,6 +109,9 @@ impl Tally {
         row.recovery = row.recovery.max(recovery);
         self.kills += u32::from(was_killed);
         self.findings.add(findings);
+        if was_killed && self.kills.is_multiple_of(250) {
+            println!("{} kills, {} findings", self.kills, self.findings.all().count());
+        }
     }
 
     fn print(&self, took: Duration) {
