@@ -3,10 +3,12 @@
 //! The test binary starts itself again as the processes. Each proof has a short form that runs with the other tests, and a
 //! long one that a script of `scripts/` runs.
 
-#![cfg(all(unix, feature = "sqlite"))]
+#![cfg(all(unix, feature = "sqlite", feature = "postgres"))]
 
 #[path = "lifecycle_proofs/bound.rs"]
 mod bound;
+#[path = "cluster/mod.rs"]
+mod cluster;
 #[path = "lifecycle_proofs/fleet.rs"]
 mod fleet;
 #[path = "lifecycle_proofs/grounds.rs"]

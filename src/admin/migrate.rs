@@ -56,7 +56,8 @@ impl Admin {
     }
 
     /// Ends a migration: `from` is no longer allowed, and what is still sealed there opens no more. Refused while the census
-    /// counts an envelope there.
+    /// counts an envelope there. Begin the census no earlier than the revocation bound after [`Self::migrate_region`] returned:
+    /// until then other nodes may still seal in `from`.
     ///
     /// # Errors
     /// `Conflict` saying what is still in `from`, or that the rewrap is not finished; `InvalidArgument` if it is the home;

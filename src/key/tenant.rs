@@ -57,7 +57,8 @@ impl TenantRecord {
             return Err(Error::new(ErrorKind::Revoked, message).with_tenant(self.tenant.as_str()));
         }
         if let Some(erasure) = self.erasures.iter().find(|e| e.selector.covers(scope, period, key_id)) {
-            let message = format!("this key waits to be erased (erasure {}); {by} can still undo that", erasure.id);
+            let undo = if erasure.carried_out_since.is_none() { "can still undo" } else { "can no longer undo" };
+            let message = format!("this key waits to be erased (erasure {}); {by} {undo} that", erasure.id);
             return Err(Error::new(ErrorKind::Revoked, message).with_tenant(self.tenant.as_str()));
         }
         Ok(())

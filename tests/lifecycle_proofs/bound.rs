@@ -146,6 +146,7 @@ impl Openers {
 }
 
 fn revoke_and_measure(trials: u32) {
+    let _server = crate::stores::server();
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let grounds = runtime.block_on(Grounds::enrolled(folder.path(), Period::Hour));

@@ -149,6 +149,7 @@ async fn judge(grounds: &Grounds) -> (usize, usize) {
 
 /// As many rounds in all, by sixteen processes.
 fn run(rounds: u32) {
+    let _server = crate::stores::server();
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let grounds = runtime.block_on(Grounds::enrolled(folder.path(), Period::None));

@@ -142,6 +142,7 @@ impl Tally {
 }
 
 fn kill_and_judge(wanted: u32) {
+    let _server = crate::stores::server();
     let began = Instant::now();
     let tally = kill(wanted);
     tally.print(began.elapsed());
