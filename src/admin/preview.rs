@@ -108,7 +108,9 @@ impl Admin {
             let options = WalkOptions::default().page(1000);
             let mut pages = Pages::new(self, &id, &options);
             while let Some(page) = pages.next().await? {
-                page.iter().for_each(|record| tally.count(record));
+                for record in &page {
+                    tally.count(record);
+                }
             }
             Ok(tally.preview())
         };

@@ -109,9 +109,7 @@ pub(crate) fn findings(text: &str, account: &str, expected: &Expected) -> Vec<Fi
         let conditions = if statement.condition.is_some() { ", under conditions" } else { "" };
         for who in statement.principals() {
             let what = format!("{who} may {could} ({worst} and {} more){conditions}", harms.len() - 1);
-            if who == "*" {
-                found.push(too_wide(statement.condition.is_some(), what));
-            } else if expected.principals().any(|ours| ours == who) {
+            if who == "*" || expected.principals().any(|ours| ours == who) {
                 found.push(too_wide(statement.condition.is_some(), what));
             } else if who == account || who.ends_with(":root") {
                 delegated.insert(who.to_owned());

@@ -5,7 +5,7 @@
 //! `PutKeyPolicy`; and no order of authorisation and validation is documented that would make a request with an invalid
 //! waiting period both harmless and telling. So the key policy is read instead, and what it leaves open is said.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::finding::{Expected, Finding, Outcome};
 use crate::key::kek::KekUri;
 use crate::kms::aws::AwsKms;
@@ -40,20 +40,16 @@ impl AwsKms {
         found.push(replicas(&key, expected));
         if matches!(KeyArn::of(kek)?.key, NamedBy::Alias(_)) {
             let detail = format!("the KEK is named by an alias, which points to {} now", key.kek);
-            found.push(
-                Finding::new("alias", Outcome::Warn, detail)
-                    .advise("name the key itself, unless the alias will never be moved: data keys do not follow it"),
-            );
+            let advice = "name the key itself, unless the alias will never be moved: data keys do not follow it";
+            found.push(Finding::new("alias", Outcome::Warn, detail).advise(advice));
         }
         found.push(self.rotation(&key).await);
-        match self.key_policy(&key.kek).await {
-            Ok(policy) => found.extend(aws_grants::findings(&policy, &key.account, expected)),
-            Err(e) => {
-                found.push(Finding::new("key policy", Outcome::Unknown, e.to_string()).advise(
-                    "allow kms:GetKeyPolicy for the probe, or check who may delete, disable or re-policy the KEK",
-                ))
-            }
-        }
+        let unread = |e: Error| {
+            let advice = "allow kms:GetKeyPolicy for the probe, or check who may delete, disable or re-policy the KEK";
+            vec![Finding::new("key policy", Outcome::Unknown, e.to_string()).advise(advice)]
+        };
+        let policy = self.key_policy(&key.kek).await;
+        found.extend(policy.map_or_else(unread, |text| aws_grants::findings(&text, &key.account, expected)));
         Ok(found)
     }
 

@@ -133,13 +133,12 @@ impl CallPlan {
 impl fmt::Display for CallPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} nodes; rates are a second's, costs a month's", self.nodes)?;
-        let head = ("tenant", "scopes", "made", "loaded", "old loaded", "KMS calls", "at the turn", "cost");
-        let (a, b, c, d, e, g, h, i) = head;
-        writeln!(f, "{a:<24} {b:>8} {c:>9} {d:>9} {e:>10} {g:>10} {h:>11} {i:>10}")?;
+        let head = ["scopes", "made", "loaded", "old loaded", "KMS calls", "at the turn", "cost"];
+        writeln!(f, "{:<24} {}", "tenant", head.map(|name| format!("{name:>11}")).join(" "))?;
         for t in &self.tenants {
             writeln!(
                 f,
-                "{:<24} {:>8.0} {:>9.3} {:>9.3} {:>10.3} {:>10.3} {:>11.1} {:>10.2}",
+                "{:<24} {:>11.0} {:>11.3} {:>11.3} {:>11.3} {:>11.3} {:>11.1} {:>11.2}",
                 t.tenant,
                 t.scopes,
                 t.keys_made,

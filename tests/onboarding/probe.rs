@@ -131,7 +131,7 @@ impl Kms for Careless {
     }
 
     async fn inspect(&self, _: &KekUri, expected: &Expected) -> Result<Vec<Finding>> {
-        let regions = expected.regions().map(|r| r.as_str()).collect::<Vec<_>>().join(" ");
+        let regions = expected.regions().map(strongroom::Region::as_str).collect::<Vec<_>>().join(" ");
         let account = expected.expected_account().unwrap_or_default();
         Ok(vec![Finding::new("account", Outcome::Unknown, format!("{account} {regions}")).advise("ask")])
     }

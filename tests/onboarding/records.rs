@@ -91,7 +91,7 @@ pub(crate) async fn recorded(period: Period, turns: u32) -> (Strongroom, Vec<(Ke
     let contexts = told.wraps.lock().unwrap().clone();
     let of = |record: &KeyRecord| {
         let is = |context: &&Context| {
-            let period = record.period.as_ref().map(|p| p.field());
+            let period = record.period.as_ref().map(strongroom::PeriodLabel::field);
             context.get("channel").map(String::as_str) == record.scope.get("channel")
                 && period.is_none_or(|(name, value)| context.get(name).map(String::as_str) == Some(value))
         };
