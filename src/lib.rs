@@ -15,6 +15,7 @@ mod key;
 mod keyring;
 mod kms;
 mod page;
+mod plan;
 mod reseal;
 mod room;
 mod sealer;
@@ -37,6 +38,8 @@ pub mod limits {
 
 pub use admin::Admin;
 pub use admin::export::ExportedKey;
+pub use admin::preview::{Preview, PreviewRow};
+pub use admin::probe::{Check, ProbeReport};
 pub use admin::receipt::{ErasedKey, ErasureReceipt, RECEIPT_TYPE, SignedReceipt};
 pub use admin::residency::{ResidencyReport, ResidencyRow};
 pub use admin::walk::{WalkOptions, Walked};
@@ -65,6 +68,7 @@ pub use key::census::Census;
 pub use key::change::{Change, Changes, Forget};
 pub use key::encryption_context::EncryptionContext;
 pub use key::erasure::Erasure;
+pub use key::finding::{Expected, Finding, Outcome};
 pub use key::id::{KeyId, TenantId};
 pub use key::kek::KekUri;
 pub use key::kek_expression::KekExpression;
@@ -90,11 +94,14 @@ pub use kms::aws_client::AwsRole;
 pub use kms::aws_describe::{AwsKeyDescription, AwsKeyRotation, AwsMultiRegion};
 #[cfg(feature = "aws-kms")]
 pub use kms::aws_import::{AwsImportParameters, AwsMaterialExpiry, AwsWrappingAlgorithm, NewAwsKek};
+pub use kms::aws_policy::{AwsKeyPolicy, MAX_KEY_POLICY};
 #[cfg(feature = "byok")]
 pub use kms::import_ticket::{ImportFormat, ImportTicket, KeyCheckValue};
 pub use kms::local::LocalKms;
 pub use kms::{GeneratedKey, KekDescription, Kms};
 pub use page::PageRow;
+pub use plan::report::{CallPlan, PlanWarning, PlannedKek, PlannedRegion, PlannedTenant};
+pub use plan::{CallPlanner, TenantLoad};
 pub use reseal::{EnvelopeRow, EnvelopeTable, Resealed};
 pub use room::{Strongroom, StrongroomBuilder};
 pub use sealer::{ScopeHandle, TenantHandle};

@@ -39,6 +39,8 @@ mod failures;
 mod import;
 #[path = "aws_kms/keys.rs"]
 mod keys;
+#[path = "aws_kms/probe.rs"]
+mod probe;
 #[path = "aws_kms/proxy.rs"]
 mod proxy;
 #[path = "aws_kms/servers.rs"]

@@ -63,6 +63,17 @@ fn life_cycle() {
     }
 }
 
+#[test]
+fn onboard_tenant() {
+    let out = run("onboard_tenant", &[]);
+    assert!(!out.contains('✗') && out.ends_with("All as claimed.\n"), "{out}");
+    for line in
+        ["tenant acme: NOT READY", "tenant acme: ready", "kms:EncryptionContext:channel", "KMS calls", "WARNING"]
+    {
+        assert!(out.contains(line), "{line:?} is missing:\n{out}");
+    }
+}
+
 #[cfg(feature = "byok")]
 #[test]
 fn byok_import() {

@@ -32,6 +32,7 @@ const FLOORS: &[(&str, i32)] = &[
     ("page", FACADE),
     ("hot", FACADE),
     ("admin", FACADE),
+    ("plan", FACADE),
     ("reseal", FACADE),
     ("room", FACADE),
     ("file", FACADE),
@@ -54,6 +55,11 @@ const STRANGERS: &[(&str, &str)] = &[
     ("page", "admin"),
     ("hot", "admin"),
     ("file", "admin"),
+    // A plan is arithmetic over policies: it needs no room.
+    ("plan", "kms"),
+    ("plan", "store"),
+    ("plan", "keyring"),
+    ("plan", "admin"),
 ];
 
 /// Crates with a home: (crates, homes). A trailing `*` is any ending; a home is that file, or the folder of that name.

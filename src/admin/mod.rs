@@ -3,6 +3,8 @@
 pub(crate) mod erase;
 pub(crate) mod export;
 pub(crate) mod migrate;
+pub(crate) mod preview;
+pub(crate) mod probe;
 pub(crate) mod receipt;
 pub(crate) mod residency;
 pub(crate) mod retire;

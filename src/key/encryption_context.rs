@@ -13,7 +13,10 @@ use crate::key::scope::Scope;
 /// Names that the encryption context uses itself and that therefore cannot be scope fields.
 pub(crate) const RESERVED: [&str; 7] = ["tenant", "region", "purpose", "suite", "month", "day", "hour"];
 
-const PURPOSE: &str = "data-key";
+/// Of these, the ones that every encryption context has.
+pub(crate) const ALWAYS: [&str; 4] = ["tenant", "region", "purpose", "suite"];
+
+pub(crate) const PURPOSE: &str = "data-key";
 
 /// The `name=value` pairs that a wrap binds a data key to, and that an unwrap must repeat: tenant, region, purpose, suite,
 /// each scope field by name, and the period. A tenant's own key policy can deny a channel or an hour by them, and its own

@@ -63,6 +63,15 @@ impl KekExpression {
         }
     }
 
+    /// Whether new data keys are generated under `kek`. Under all others, what was made elsewhere is wrapped.
+    pub(crate) fn generates_under(&self, kek: &KekUri) -> bool {
+        match self {
+            Self::One(one) => one == kek,
+            Self::AnyOf(of) => matches!(of.first(), Some(Self::One(first)) if first == kek),
+            Self::AllOf(_) => false,
+        }
+    }
+
     fn nesting(&self) -> usize {
         match self {
             Self::One(_) => 0,

@@ -6,6 +6,7 @@ pub(crate) mod data_key;
 pub(crate) mod encryption_context;
 pub(crate) mod erasure;
 pub(crate) mod file_key;
+pub(crate) mod finding;
 pub(crate) mod id;
 pub(crate) mod kek;
 pub(crate) mod kek_expression;

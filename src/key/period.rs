@@ -49,6 +49,16 @@ impl Period {
         PeriodLabel::new(&text).map(Some)
     }
 
+    /// The name of its label's field; `None` where there are no periods.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Month => Some("month"),
+            Self::Day => Some("day"),
+            Self::Hour => Some("hour"),
+        }
+    }
+
     /// The label of the last period that had ended at `unix_millis`; `None` where there are no periods.
     ///
     /// # Errors

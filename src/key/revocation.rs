@@ -9,7 +9,7 @@ use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
 
 /// The names of periods, which no scope field has.
-const PERIODS: [&str; 3] = ["hour", "day", "month"];
+pub(crate) const PERIODS: [&str; 3] = ["hour", "day", "month"];
 
 /// Most keys that one selector names by their ids.
 pub const MAX_SELECTED_KEYS: usize = 1000;
@@ -89,6 +89,16 @@ impl Selector {
 
     pub(crate) fn covers_record(&self, record: &KeyRecord) -> bool {
         self.covers(&record.scope, record.period.as_ref(), Some(&record.key_id))
+    }
+
+    /// The fields it asks for, periods among them.
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The first and the last period it covers.
+    pub(crate) fn periods(&self) -> (Option<&PeriodLabel>, Option<&PeriodLabel>) {
+        (self.from.as_ref(), self.to.as_ref())
     }
 
     /// The ids it names, where it names keys by their ids.

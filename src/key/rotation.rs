@@ -37,6 +37,10 @@ impl RotationPolicy {
         self
     }
 
+    pub(crate) fn age(self) -> Duration {
+        Duration::from_secs(self.max_age_secs)
+    }
+
     pub(crate) fn messages(self) -> u64 {
         self.max_messages
     }

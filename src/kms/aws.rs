@@ -16,6 +16,7 @@ use zeroize::Zeroize;
 use crate::crypto::secret::DataKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::encryption_context::EncryptionContext;
+use crate::key::finding::{Expected, Finding};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
 use crate::key::wrapped_key::MAX_WRAPPED;
@@ -312,6 +313,10 @@ impl Kms for AwsKms {
             wrapped(reply.ciphertext_blob).map(Some)
         };
         self.call(Operation::ReEncrypt, &target, attempt).await
+    }
+
+    async fn inspect(&self, kek: &KekUri, expected: &Expected) -> Result<Vec<Finding>> {
+        self.findings(kek, expected).await
     }
 }
 

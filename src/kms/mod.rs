@@ -13,9 +13,15 @@ pub(crate) mod aws_describe;
 #[cfg(feature = "aws-kms")]
 mod aws_error;
 #[cfg(feature = "aws-kms")]
+mod aws_grants;
+#[cfg(feature = "aws-kms")]
 mod aws_guard;
 #[cfg(feature = "aws-kms")]
 pub(crate) mod aws_import;
+pub(crate) mod aws_policy;
+#[cfg(feature = "aws-kms")]
+mod aws_probe;
+mod aws_range;
 #[cfg(feature = "aws-kms")]
 mod aws_retry;
 #[cfg(feature = "byok")]
@@ -36,6 +42,7 @@ use async_trait::async_trait;
 use crate::crypto::secret::DataKey;
 use crate::error::Result;
 use crate::key::encryption_context::EncryptionContext;
+use crate::key::finding::{Expected, Finding};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
 
@@ -91,6 +98,13 @@ pub trait Kms: Send + Sync + 'static {
     ) -> Result<Option<Vec<u8>>> {
         Ok(None)
     }
+
+    /// What else this KMS knows of a KEK that its owner should: rotation, origin, replicas, who administers it. Only reads.
+    /// Part of `Admin::probe`; by default nothing is known. What could not be read is a finding of its own
+    /// ([`Outcome::Unknown`](crate::Outcome::Unknown)), not an error.
+    async fn inspect(&self, _kek: &KekUri, _expected: &Expected) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
 }
 
 /// What a KMS says of a KEK.
@@ -143,5 +157,9 @@ impl<K: Kms + ?Sized> Kms for Arc<K> {
         wrapped: &[u8],
     ) -> Result<Option<Vec<u8>>> {
         (**self).rewrap(from, to, context, wrapped).await
+    }
+
+    async fn inspect(&self, kek: &KekUri, expected: &Expected) -> Result<Vec<Finding>> {
+        (**self).inspect(kek, expected).await
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use crate::crypto::secret::DataKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::encryption_context::EncryptionContext;
+use crate::key::finding::{Expected, Finding};
 use crate::key::id::TenantId;
 use crate::key::kek::KekUri;
 use crate::key::wrapped_key::{MAX_WRAPPED, Wrapping};
@@ -105,6 +106,11 @@ impl KmsRouter {
         let rewrapped = self.guarded(tenant, to, "rewrap data key", call).await?;
         rewrapped.iter().try_for_each(|wrapped| check_wrapped(tenant, to, wrapped))?;
         Ok(rewrapped)
+    }
+
+    pub(crate) async fn inspect(&self, tenant: &TenantId, kek: &KekUri, expected: &Expected) -> Result<Vec<Finding>> {
+        let kms = self.find(kek)?;
+        self.guarded(tenant, kek, "inspect KEK", kms.inspect(kek, expected)).await
     }
 
     /// Runs `call` under the tenant's limit and the deadline, waiting for a place included.

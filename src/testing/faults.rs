@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::crypto::secret::DataKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::encryption_context::EncryptionContext;
+use crate::key::finding::{Expected, Finding};
 use crate::key::kek::KekUri;
 use crate::kms::{GeneratedKey, KekDescription, Kms};
 
@@ -142,5 +143,11 @@ impl Kms for FaultyKms {
             Fault::WrongKey => self.0.inner.wrap(to, context, &DataKey::random()?).await.map(Some),
             _ => self.0.inner.rewrap(from, to, context, wrapped).await,
         }
+    }
+
+    async fn inspect(&self, kek: &KekUri, expected: &Expected) -> Result<Vec<Finding>> {
+        self.0.others.fetch_add(1, Ordering::SeqCst);
+        self.strike().await?;
+        self.0.inner.inspect(kek, expected).await
     }
 }

@@ -1,0 +1,186 @@
+//! Previews: which data keys a selector covers, before anything is revoked, denied or erased by it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::admin::walk::{Pages, WalkOptions};
+use crate::admin::{Admin, explain};
+use crate::error::{Error, Result};
+use crate::key::id::{KeyId, TenantId};
+use crate::key::period::PeriodLabel;
+use crate::key::record::KeyRecord;
+use crate::key::revocation::Selector;
+use crate::key::tenant::TenantRecord;
+
+/// Most keys that a preview names, and most rows that it has; it counts them all.
+const NAMED: usize = 100;
+
+/// Data keys of one scope and state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PreviewRow {
+    /// What they cover.
+    pub scope: String,
+    /// Their state.
+    pub state: &'static str,
+    /// How many.
+    pub keys: u64,
+    /// The first period among them, where there are periods.
+    pub first: Option<PeriodLabel>,
+    /// The last.
+    pub last: Option<PeriodLabel>,
+}
+
+/// Which of a tenant's data keys a selector covers at present.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The selector, in words.
+    pub selector: String,
+    /// When it was made, in Unix milliseconds.
+    pub at: i64,
+    /// How many key records it covers.
+    pub covered: u64,
+    /// Of how many.
+    pub records: u64,
+    /// Of those covered, how many are revoked already.
+    pub revoked: u64,
+    /// Whether data keys made later may be covered too. Not if the selector names keys by their ids, or ends in the past.
+    pub covers_new: bool,
+    /// By scope and state: the first 100.
+    pub rows: Vec<PreviewRow>,
+    /// How many rows there are beyond these.
+    pub more_rows: u64,
+    /// The ids of the first 100 keys covered.
+    pub keys: Vec<KeyId>,
+}
+
+impl Preview {
+    /// The preview as JSON.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it cannot be encoded.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(|e| Error::invalid("a preview cannot be encoded").with_source(e))
+    }
+}
+
+/// The preview as a table.
+impl fmt::Display for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tenant, selector, covered, records, revoked, .. } = self;
+        let new = if self.covers_new { "and keys to come" } else { "no key to come" };
+        writeln!(
+            f,
+            "tenant {tenant}, {selector}: {covered} of {records} data keys ({revoked} revoked already), {new}"
+        )?;
+        writeln!(f, "{:<34} {:<12} {:>7}  periods", "scope", "state", "keys")?;
+        for row in &self.rows {
+            let scope = if row.scope.is_empty() { "(the whole tenant)" } else { &row.scope };
+            write!(f, "{scope:<34} {:<12} {:>7}  ", row.state, row.keys)?;
+            match (&row.first, &row.last) {
+                (Some(first), Some(last)) if first != last => writeln!(f, "{first} to {last}")?,
+                (Some(only), _) => writeln!(f, "{only}")?,
+                _ => writeln!(f, "-")?,
+            }
+        }
+        if self.more_rows > 0 {
+            writeln!(f, "and {} more rows", self.more_rows)?;
+        }
+        Ok(())
+    }
+}
+
+impl Admin {
+    /// Which data keys `selector` covers now: what [`Self::revoke`], [`Self::erase`] or a denial in the tenant's
+    /// own key policy would hit. Changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant`, `Unavailable` or `Malformed`.
+    pub async fn preview(&self, tenant: &str, selector: &Selector) -> Result<Preview> {
+        let run = async {
+            let id = TenantId::new(tenant)?;
+            let row = self.keyring.tenant(&id).await?;
+            selector.check(row.policy.scope_fields())?;
+            let mut tally = Tally::new(&row, selector, self.keyring.clock.unix_millis())?;
+            let options = WalkOptions::default().page(1000);
+            let mut pages = Pages::new(self, &id, &options);
+            while let Some(page) = pages.next().await? {
+                for record in &page {
+                    tally.count(record);
+                }
+            }
+            Ok(tally.preview())
+        };
+        run.await.map_err(|e: Error| explain(e, "preview", tenant))
+    }
+}
+
+struct Tally<'a> {
+    row: &'a TenantRecord,
+    selector: &'a Selector,
+    rows: BTreeMap<(String, &'static str), PreviewRow>,
+    preview: Preview,
+}
+
+impl<'a> Tally<'a> {
+    fn new(row: &'a TenantRecord, selector: &'a Selector, at: i64) -> Result<Self> {
+        let now = row.policy.key_period().label(at)?;
+        // A period field names one period, and a range may have an end: what is not of now or later is not made any more.
+        let ended = |label: &PeriodLabel| now.as_ref().is_none_or(|now| !now.same_kind(label) || label < now);
+        let named = selector.conditions().filter_map(|(name, value)| PeriodLabel::new(&format!("{name}={value}")).ok());
+        let over = named.collect::<Vec<_>>().iter().chain(selector.periods().1).any(ended);
+        let preview = Preview {
+            tenant: row.tenant.clone(),
+            selector: selector.to_string(),
+            at,
+            covered: 0,
+            records: 0,
+            revoked: 0,
+            covers_new: selector.key_ids().is_none() && !over,
+            rows: Vec::new(),
+            more_rows: 0,
+            keys: Vec::new(),
+        };
+        Ok(Self { row, selector, rows: BTreeMap::new(), preview })
+    }
+
+    fn count(&mut self, record: &KeyRecord) {
+        let preview = &mut self.preview;
+        preview.records += 1;
+        if !self.selector.covers_record(record) {
+            return;
+        }
+        preview.covered += 1;
+        if self.row.check_not_revoked(&record.scope, record.period.as_ref(), Some(&record.key_id)).is_err() {
+            preview.revoked += 1;
+        }
+        if preview.keys.len() < NAMED {
+            preview.keys.push(record.key_id);
+        }
+        let (scope, state) = (record.scope.to_string(), record.state.as_str());
+        let row = self.rows.entry((scope.clone(), state)).or_insert_with(|| PreviewRow {
+            scope,
+            state,
+            keys: 0,
+            first: record.period.clone(),
+            last: record.period.clone(),
+        });
+        row.keys += 1;
+        if record.period < row.first {
+            row.first.clone_from(&record.period);
+        }
+        if record.period > row.last {
+            row.last.clone_from(&record.period);
+        }
+    }
+
+    fn preview(mut self) -> Preview {
+        let rows = self.rows.len();
+        self.preview.rows = self.rows.into_values().take(NAMED).collect();
+        self.preview.more_rows = rows.saturating_sub(NAMED) as u64;
+        self.preview
+    }
+}
