@@ -17,7 +17,7 @@ const EU: &str = "eu-central-1";
 const START: i64 = 1_795_323_600_000;
 
 /// How far the plan may be off.
-const MARGIN: f64 = 0.15;
+const MARGIN: f64 = 0.05;
 
 struct Case {
     nodes: u32,
