@@ -318,11 +318,11 @@ impl Model {
 
     /// `left` says how many envelopes are there still.
     pub(crate) fn finish(&mut self, from: Place, left: usize) -> Predicted<()> {
-        if left > 0 || self.rewrap.is_some() {
-            return Err(ErrorKind::Conflict);
-        }
         if from == self.policy.home {
             return Err(ErrorKind::InvalidArgument);
+        }
+        if left > 0 || self.rewrap.is_some() {
+            return Err(ErrorKind::Conflict);
         }
         self.policy.allowed[from as usize] = false;
         self.epoch += 1;
