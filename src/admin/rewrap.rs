@@ -200,10 +200,8 @@ impl Admin {
     /// Reads the row back, opens every pending wrapping and compares; gives the row with them in the old one's place.
     async fn prove_pending(&self, row: &TenantRecord, order: &RewrapOrder, key_id: KeyId) -> Result<KeyRecord> {
         let read = self.keyring.store.key(&row.tenant, &key_id).await?;
-        let Some(mut record) = read.filter(|record| record.key_id == key_id && order.is_pending(record)) else {
-            return Err(Error::new(ErrorKind::Conflict, "another walk is at this record"));
-        };
-        let Some(pending) = record.pending.take() else {
+        let ours = read.filter(|record| record.key_id == key_id && order.is_pending(record));
+        let Some((mut record, pending)) = ours.and_then(|mut r| r.pending.take().map(|pending| (r, pending))) else {
             return Err(Error::new(ErrorKind::Conflict, "another walk is at this record"));
         };
         if let Err(e) = self.keyring.prove(row, &record, &pending.wrapped).await {

@@ -39,3 +39,25 @@ pub struct Changes {
     /// Some are missing: they were dropped from the log, or there were more than asked for. Forget everything.
     pub gap: bool,
 }
+
+impl Changes {
+    /// How many changes a reader at the place `after` has to read of a log that ends at `upto`. `Err` is the whole answer where
+    /// there is nothing to read: at the start, at the end, or across a gap.
+    pub(crate) fn missed(after: Option<u64>, upto: u64, limit: u32) -> Result<u64, Self> {
+        let behind = after.map_or(Some(0), |after| upto.checked_sub(after));
+        match behind {
+            Some(0) => Err(Self { upto, ..Self::default() }),
+            Some(missed) if missed <= u64::from(limit) => Ok(missed),
+            // More than asked for; or beyond the end: the store was restored from an older copy.
+            _ => Err(Self { upto, gap: true, ..Self::default() }),
+        }
+    }
+
+    /// The answer of a log of which `missed` changes were to be read: a gap if some were dropped meanwhile.
+    pub(crate) fn read(changes: Vec<Change>, missed: u64, upto: u64) -> Self {
+        if changes.len() as u64 == missed {
+            return Self { changes, upto, gap: false };
+        }
+        Self { changes: Vec::new(), upto, gap: true }
+    }
+}

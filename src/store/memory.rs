@@ -154,17 +154,13 @@ impl KeyStore for MemoryKeyStore {
     async fn changes(&self, after: Option<u64>, limit: u32) -> Result<Changes> {
         let tables = self.tables();
         let upto = tables.logged;
-        let missed = match after {
-            None => return Ok(Changes { upto, ..Changes::default() }),
-            Some(after) => upto.checked_sub(after),
-        };
-        match missed.and_then(|missed| usize::try_from(missed).ok()) {
-            Some(missed) if missed <= tables.log.len().min(limit as usize) => {
-                let changes = tables.log.iter().skip(tables.log.len() - missed).cloned().collect();
-                Ok(Changes { changes, upto, gap: false })
-            }
-            _ => Ok(Changes { changes: Vec::new(), upto, gap: true }),
-        }
+        Ok(Changes::missed(after, upto, limit).map_or_else(
+            |answer| answer,
+            |missed| {
+                let kept = usize::try_from(missed).unwrap_or(usize::MAX).min(tables.log.len());
+                Changes::read(tables.log.range(tables.log.len() - kept..).cloned().collect(), missed, upto)
+            },
+        ))
     }
 
     async fn changed(&self) {

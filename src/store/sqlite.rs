@@ -350,27 +350,17 @@ impl KeyStore for SqliteKeyStore {
             .await
             .map_err(|e| failed("read the log of changes", e))?;
         let upto = unsigned(last)?;
-        let missed = match after {
-            None => return Ok(Changes { upto, ..Changes::default() }),
-            Some(after) => upto.checked_sub(after),
+        let missed = match Changes::missed(after, upto, limit) {
+            Ok(missed) => missed,
+            Err(answer) => return Ok(answer),
         };
-        let gap = Changes { changes: Vec::new(), upto, gap: true };
-        let Some(missed) = missed.filter(|missed| *missed <= u64::from(limit)) else {
-            return Ok(gap);
-        };
-        if missed == 0 {
-            return Ok(Changes { upto, ..Changes::default() });
-        }
         let rows = sqlx::query("SELECT * FROM changes WHERE seq > ? AND seq <= ? ORDER BY seq")
             .bind(signed(upto - missed)?)
             .bind(last)
             .fetch_all(&self.pool)
             .await
             .map_err(|e| failed("read the log of changes", e))?;
-        if rows.len() as u64 != missed {
-            return Ok(gap); // the log was trimmed
-        }
-        Ok(Changes { changes: rows.iter().map(change).collect::<Result<_>>()?, upto, gap: false })
+        Ok(Changes::read(rows.iter().map(change).collect::<Result<_>>()?, missed, upto))
     }
 
     async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>> {

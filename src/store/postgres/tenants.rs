@@ -129,25 +129,15 @@ pub(super) async fn log(db: &mut PgConnection, change: &Change) -> Result<()> {
 pub(super) async fn changes(db: &mut PgConnection, after: Option<u64>, limit: u32) -> Result<Changes> {
     let last: i64 = sqlx::query_scalar("SELECT seq FROM log_end").fetch_one(&mut *db).await.map_err(failed)?;
     let upto = unsigned(last)?;
-    let missed = match after {
-        None => return Ok(Changes { upto, ..Changes::default() }),
-        Some(after) => upto.checked_sub(after),
+    let missed = match Changes::missed(after, upto, limit) {
+        Ok(missed) => missed,
+        Err(answer) => return Ok(answer),
     };
-    let gap = Changes { changes: Vec::new(), upto, gap: true };
-    let Some(missed) = missed.filter(|missed| *missed <= u64::from(limit)) else {
-        return Ok(gap);
-    };
-    if missed == 0 {
-        return Ok(Changes { upto, ..Changes::default() });
-    }
     let rows = sqlx::query("SELECT tenant, selector, forget FROM changes WHERE seq > $1 AND seq <= $2 ORDER BY seq")
         .bind(signed(upto - missed)?)
         .bind(last)
         .fetch_all(db)
         .await
         .map_err(failed)?;
-    if rows.len() as u64 != missed {
-        return Ok(gap); // the log was trimmed
-    }
-    Ok(Changes { changes: rows.iter().map(change).collect::<Result<_>>()?, upto, gap: false })
+    Ok(Changes::read(rows.iter().map(change).collect::<Result<_>>()?, missed, upto))
 }
