@@ -64,6 +64,11 @@ impl MessageCipher {
         }
     }
 
+    /// Whether no more lots can be drawn.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.budget.is_spent()
+    }
+
     /// Encrypts `in_out` in place under a fresh nonce, which it writes to `nonce`, and returns the tag. `now` is
     /// monotonic time.
     pub(crate) fn seal(

@@ -65,6 +65,11 @@ impl LoadedKey {
         &self.scope
     }
 
+    /// Whether its budget of messages is drawn to the end.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.cipher.is_spent()
+    }
+
     /// Seals and opens files under the same data key.
     pub(crate) fn file_key(&self) -> &FileKey {
         &self.file_key

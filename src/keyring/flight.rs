@@ -2,6 +2,9 @@
 //!
 //! A load runs in a task of its own, so that a caller who gives up neither stops it nor leaves it half-way. A purge marks
 //! the tenant's loads under way as stale: what such a load read before the purge is not used, it starts over.
+//!
+//! Who missed a key a moment before its flight landed must not start another: so the cache is asked once more on the board,
+//! where no flight can land in between.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -79,11 +82,12 @@ impl Flights {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the flight of `wanted`, or starts it with `load` on `runtime`.
+    /// Joins the flight of `wanted`; or, if there is none, takes what `in_hand` finds, or starts one with `load` on `runtime`.
     pub(crate) fn join<F>(
         &self,
         runtime: &Handle,
         wanted: Wanted,
+        in_hand: impl FnOnce() -> Option<Arc<CachedKey>>,
         load: impl FnOnce(Wanted, Stale) -> F,
     ) -> watch::Receiver<Option<Loaded>>
     where
@@ -92,6 +96,9 @@ impl Flights {
         let mut flights = self.lock();
         if let Some(flight) = flights.get(&wanted) {
             return flight.landed.clone();
+        }
+        if let Some(key) = in_hand() {
+            return watch::channel(Some(Ok(key))).1;
         }
         let (land, landed) = watch::channel(None);
         let stale = Stale::default();

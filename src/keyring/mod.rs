@@ -22,7 +22,7 @@ use crate::key::region::Region;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::keyring::anchor::{EpochAnchor, Epochs};
-use crate::keyring::cache::{KeyCache, Slot, SlotRef};
+use crate::keyring::cache::{CachedKey, KeyCache, Slot, SlotRef};
 use crate::keyring::flight::{Flights, Loaded, Stale, Wanted, landing};
 use crate::keyring::watch::{Watch, watching};
 use crate::kms::router::KmsRouter;
@@ -97,43 +97,43 @@ impl Keyring {
         self.cache.slot(tenant, scope)
     }
 
-    /// Loads a scope's Active key into its slot.
+    /// A scope's Active key, loaded into its slot unless one stands there that still seals.
     pub(crate) async fn sealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope) -> Loaded {
-        if self.renew_lease().await?
-            && let Some(key) = &*self.slot(tenant, scope).slot().current.load()
-            && self.now() < key.seals_until
-        {
-            return Ok(Arc::clone(key)); // only the lease was missing
-        }
-        let wanted = Wanted::Sealing(tenant.clone(), scope.clone());
-        landing(self.start(wanted)).await
+        self.renew_lease().await?;
+        let in_hand = || {
+            let key = self.slot(tenant, scope).slot().current.load_full()?;
+            (self.now() < key.seals_until && !key.key.is_spent()).then_some(key)
+        };
+        landing(self.start(Wanted::Sealing(tenant.clone(), scope.clone()), in_hand)).await
     }
 
     /// Loads the Active key of a scope in a period that is past, created if there is none: for sealing again what belongs
     /// there. It is kept among the opening keys.
     pub(crate) async fn resealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope, past: PeriodLabel) -> Loaded {
-        landing(self.start(Wanted::Resealing(tenant.clone(), scope.clone(), past))).await
+        landing(self.start(Wanted::Resealing(tenant.clone(), scope.clone(), past), || None)).await
     }
 
     /// Loads a key to open with.
     pub(crate) async fn opening_key(self: &Arc<Self>, tenant: &TenantId, key_id: &KeyId) -> Loaded {
-        if self.renew_lease().await?
-            && let Some(key) = self.cache.with_opening(tenant, key_id, self.now(), Arc::clone)
-        {
-            return Ok(key);
-        }
-        landing(self.start(Wanted::Opening(tenant.clone(), *key_id))).await
+        self.renew_lease().await?;
+        let in_hand = || self.cache.with_opening(tenant, key_id, self.now(), Arc::clone);
+        landing(self.start(Wanted::Opening(tenant.clone(), *key_id), in_hand)).await
     }
 
     /// Starts loading again a key that nears its end. Nobody waits for it.
     #[cold]
     pub(crate) fn refresh(self: &Arc<Self>, wanted: Wanted) {
-        drop(self.start(wanted));
+        drop(self.start(wanted, || None));
     }
 
-    fn start(self: &Arc<Self>, wanted: Wanted) -> tokio::sync::watch::Receiver<Option<Loaded>> {
+    fn start(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        in_hand: impl FnOnce() -> Option<Arc<CachedKey>>,
+    ) -> tokio::sync::watch::Receiver<Option<Loaded>> {
         let keyring = Arc::clone(self);
-        self.flights.join(&self.runtime, wanted, |wanted, stale| async move { keyring.load(&wanted, &stale).await })
+        let load = |wanted: Wanted, stale: Stale| async move { keyring.load(&wanted, &stale).await };
+        self.flights.join(&self.runtime, wanted, in_hand, load)
     }
 
     async fn load(&self, wanted: &Wanted, stale: &Stale) -> Loaded {

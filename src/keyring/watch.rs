@@ -45,16 +45,15 @@ impl Watch {
 }
 
 impl Keyring {
-    /// Reads the log unless cached keys may be used as it is, and says whether it did: then a key that was missing may only
-    /// have lacked the lease.
+    /// Reads the log unless cached keys may be used as it is.
     ///
     /// # Errors
     /// `Unavailable` if the store does not answer within the bound: then nothing cached is used.
-    pub(crate) async fn renew_lease(&self) -> Result<bool> {
+    pub(crate) async fn renew_lease(&self) -> Result<()> {
         if self.watch.is_leased(self.now()) {
-            return Ok(false);
+            return Ok(());
         }
-        self.read_log(false).await.map(|()| true)
+        self.read_log(false).await
     }
 
     /// Reads the log up to its end and does what it says. Without `anyway`, only if nobody else just did.
