@@ -1,6 +1,6 @@
 //! Floor 5, the data plane: sealing and opening messages. Nothing here can change a key.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,7 +135,8 @@ impl ScopeHandle {
     pub async fn seal_into(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
         match self.seal_in_hand(context, plaintext, out) {
             InHand::Done(sealed) => sealed,
-            InHand::Missing => self.seal_loading(context, plaintext, out).await,
+            // In a box, so that the hot path does not carry the state of a load about.
+            InHand::Missing => Box::pin(self.seal_loading(context, plaintext, out)).await,
         }
         .map_err(|e| self.explain(e, "seal"))
     }
@@ -147,7 +148,7 @@ impl ScopeHandle {
     pub async fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
         let opened = match self.open_in_hand(context, envelope) {
             InHand::Done(opened) => opened,
-            InHand::Missing => match self.load_for(envelope).await {
+            InHand::Missing => match Box::pin(self.load_for(envelope)).await {
                 Ok(key) => self.open_with(&key, context, envelope),
                 Err(e) => Err(e),
             },
@@ -165,7 +166,7 @@ impl ScopeHandle {
     pub async fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
         let opened = match self.open_in_place_in_hand(context, envelope) {
             InHand::Done(opened) => opened,
-            InHand::Missing => match self.load_for(envelope).await {
+            InHand::Missing => match Box::pin(self.load_for(envelope)).await {
                 Ok(key) => self.check_scope(&key).and_then(|()| key.key.open_in_place(envelope, context)),
                 Err(e) => Err(e),
             },
@@ -218,7 +219,11 @@ impl ScopeHandle {
 
     /// Opens with a key in hand.
     pub(crate) fn open_in_hand(&self, context: &[Field<'_>], envelope: &[u8]) -> InHand<Plaintext> {
-        match self.named_key(envelope) {
+        let envelope = match self.with_slot_key(envelope, |key, envelope| key.key.open(envelope, context)) {
+            ControlFlow::Break(opened) => return InHand::Done(opened),
+            ControlFlow::Continue(envelope) => envelope,
+        };
+        match named_key(envelope) {
             Ok(key_id) => {
                 let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open(envelope, context));
                 self.unless_elsewhere(opened, envelope)
@@ -234,7 +239,11 @@ impl ScopeHandle {
 
     /// Opens in place with a key in hand, and says where in `envelope` the plaintext is.
     pub(crate) fn open_in_place_in_hand(&self, context: &[Field<'_>], envelope: &mut [u8]) -> InHand<Range<usize>> {
-        match self.named_key(envelope) {
+        let envelope = match self.with_slot_key(envelope, |key, envelope| key.key.open_in_place(envelope, context)) {
+            ControlFlow::Break(opened) => return InHand::Done(opened),
+            ControlFlow::Continue(envelope) => envelope,
+        };
+        match named_key(envelope) {
             Ok(key_id) => {
                 let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open_in_place(envelope, context));
                 self.unless_elsewhere(opened, envelope)
@@ -243,11 +252,24 @@ impl ScopeHandle {
         }
     }
 
-    /// Which key an envelope names. The slot's key knows its header by its bytes; others are parsed.
-    fn named_key(&self, envelope: &[u8]) -> Result<KeyId> {
+    /// The hot path of opening: runs `work` with the slot's key if `envelope` starts with that key's header, else gives the
+    /// envelope back.
+    fn with_slot_key<E: AsRef<[u8]>, T>(
+        &self,
+        envelope: E,
+        work: impl FnOnce(&CachedKey, E) -> Result<T>,
+    ) -> ControlFlow<Result<T>, E> {
+        let now = self.keyring.now();
         match &*self.slot.slot().current.load() {
-            Some(key) if key.key.is_named_by(envelope) => Ok(*key.key.key_id()),
-            _ => Header::read(envelope).map(|(header, _)| KeyId::from_bytes(*header.key_id())),
+            Some(key)
+                if key.key.is_named_by(envelope.as_ref())
+                    && now < key.opens_until
+                    && self.keyring.watch.is_leased(now) =>
+            {
+                self.refresh_opening(key, now);
+                ControlFlow::Break(work(key, envelope))
+            }
+            _ => ControlFlow::Continue(envelope),
         }
     }
 
@@ -316,6 +338,11 @@ impl ScopeHandle {
         self.keyring.check_served(self.row.policy.home_region().as_str())?;
         self.keyring.sealing_key(&self.row.tenant, &self.scope).await
     }
+}
+
+/// Which key an envelope names.
+fn named_key(envelope: &[u8]) -> Result<KeyId> {
+    Header::read(envelope).map(|(header, _)| KeyId::from_bytes(*header.key_id()))
 }
 
 /// The part of `envelope` that was opened.

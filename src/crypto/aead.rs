@@ -207,12 +207,7 @@ impl BlockKey {
     /// Encrypts both blocks in place (two at once keep the AES unit busy).
     pub(crate) fn encrypt_two(&self, blocks: &mut [[u8; 16]; 2]) {
         use aes::cipher::BlockCipherEncrypt;
-        let mut pair = blocks.map(aes::Block::from);
-        self.0.encrypt_blocks(&mut pair);
-        for (to, from) in blocks.iter_mut().zip(pair.iter_mut()) {
-            to.copy_from_slice(from);
-            from.zeroize();
-        }
+        self.0.encrypt_blocks(aes::Block::cast_slice_from_core_mut(blocks));
     }
 }
 

@@ -97,15 +97,15 @@ impl MessageCipher {
     ) -> Result<[u8; TAG_LEN], SealFailure> {
         let sealed = match (&self.construction, &writer.key) {
             (Construction::Xaes(_), Some(key)) => {
-                let mut rest = [0; 12];
-                random::nonce(&mut rest);
+                let rest = random::public_bytes();
                 nonce[..12].copy_from_slice(&writer.prefix);
                 nonce[12..].copy_from_slice(&rest);
                 key.seal(&rest, aad, in_out)
             }
             (Construction::Xaes(_), None) => Err(Refused),
             (Construction::XChaCha { backend, key }, _) => {
-                random::nonce(nonce);
+                nonce[..12].copy_from_slice(&random::public_bytes());
+                nonce[12..].copy_from_slice(&random::public_bytes());
                 xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal(&inner, aad, in_out))
             }
         };

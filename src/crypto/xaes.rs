@@ -44,22 +44,15 @@ impl XaesKey {
         let mut blocks =
             [[0, 1, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 2, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
         for block in &mut blocks {
-            for (to, from) in block.iter_mut().skip(4).zip(prefix) {
-                *to = *from;
-            }
-            for (to, from) in block.iter_mut().zip(self.k1.expose()) {
-                *to ^= *from;
-            }
+            block[4..].copy_from_slice(prefix);
+            *block = (u128::from_ne_bytes(*block) ^ u128::from_ne_bytes(*self.k1.expose())).to_ne_bytes();
         }
         // 5. Kx = AES-256(K, M1 xor K1) || AES-256(K, M2 xor K1)
         self.block.encrypt_two(&mut blocks);
-        let mut derived = [0_u8; 32];
-        for (to, from) in derived.iter_mut().zip(blocks.iter().flatten()) {
-            *to = *from;
-        }
-        let key = AeadKey::new(self.backend, Algorithm::Aes256Gcm, &derived);
+        let derived = blocks.as_flattened_mut();
+        let key = (&*derived).try_into().map_err(|_| Refused);
+        let key = key.and_then(|key| AeadKey::new(self.backend, Algorithm::Aes256Gcm, key));
         derived.zeroize();
-        blocks.zeroize();
         key
     }
 }

@@ -1,12 +1,10 @@
 //! What an envelope is bound to besides its key: a label, its header, the tenant and the canonical context. Messages use
 //! it as the AEAD's associated data, files as the context of chunked encryption; the label tells them apart.
 
-use arrayvec::ArrayVec;
-
 use crate::error::Result;
-use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT};
+use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT, Sorted};
 use crate::format::header::{KEY_ID_LEN, MAX_REGION};
-use crate::format::writer::{Sink, put_short};
+use crate::format::writer::put_short;
 
 /// Most bytes of a tenant's name.
 pub const MAX_TENANT: u8 = 64;
@@ -17,31 +15,59 @@ const MAX_LABEL: usize = 21;
 /// Most bytes of associated data: label, header, tenant and context.
 pub(crate) const MAX_LEN: usize = MAX_LABEL + 3 + MAX_REGION + KEY_ID_LEN + 1 + MAX_TENANT as usize + MAX_CONTEXT;
 
-/// The associated data of one envelope, on the stack.
-pub(crate) type AssociatedData = ArrayVec<u8, MAX_LEN>;
+/// Most are shorter than this; see [`Binding::with`].
+const SHORT: usize = 256;
 
-/// The part that all envelopes of one kind and tenant under one data key share: label, header, tenant.
-///
-/// # Errors
-/// `Limit` if the tenant's name has more than 64 bytes.
-pub(crate) fn prefix(label: &[u8], header: &[u8], tenant: &str) -> Result<Vec<u8>> {
-    let mut out = [label, header].concat();
-    put_short(&mut out, tenant.as_bytes(), MAX_TENANT, "a tenant's name has at most 64 bytes")?;
-    Ok(out)
+/// What all envelopes of one kind, tenant and scope under one data key are bound to.
+pub(crate) struct Binding {
+    /// Label, header, tenant and the canonical context of the scope alone.
+    bytes: Box<[u8]>,
+    /// Bytes before the context.
+    before: usize,
 }
 
-/// Writes a [`prefix`], completed with the canonical context of `scope` and `context` together. Into a buffer of the
-/// caller's, because returning one would copy all of its 1.2 KiB.
-///
-/// # Errors
-/// As the canonical context's.
-pub(crate) fn complete(
-    out: &mut AssociatedData,
-    prefix: &[u8],
-    scope: &CanonicalFields,
-    context: &[Field<'_>],
-) -> Result<()> {
-    out.clear();
-    out.put(prefix)?;
-    scope.merge_into(context, out)
+impl Binding {
+    /// # Errors
+    /// `Limit` if the tenant's name has more than 64 bytes.
+    pub(crate) fn new(label: &[u8], header: &[u8], tenant: &str, scope: &CanonicalFields) -> Result<Self> {
+        let mut bytes = [label, header].concat();
+        put_short(&mut bytes, tenant.as_bytes(), MAX_TENANT, "a tenant's name has at most 64 bytes")?;
+        let before = bytes.len();
+        bytes.extend_from_slice(&scope.to_bytes());
+        Ok(Self { bytes: bytes.into(), before })
+    }
+
+    /// Runs `work` on the associated data of one envelope: with the fields of `context` besides those of `scope`, which is
+    /// the one this was made with.
+    ///
+    /// It stands on the stack, in no more room than it needs, because clearing 1.2 KiB takes longer than writing what most
+    /// envelopes have.
+    ///
+    /// # Errors
+    /// As the canonical context's.
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        scope: &CanonicalFields,
+        context: &[Field<'_>],
+        work: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        let mut room = Sorted::new();
+        let context = scope.with(context, &mut room)?;
+        if context.is_scope() {
+            return Ok(work(&self.bytes));
+        }
+        let len = self.before + context.len();
+        let (mut short, mut long);
+        let buffer: &mut [u8] = if len <= SHORT {
+            short = [0; SHORT];
+            &mut short
+        } else {
+            long = [0; MAX_LEN];
+            &mut long
+        };
+        let buffer = buffer.get_mut(..len).unwrap_or_default();
+        context.write(&self.bytes, buffer)?;
+        Ok(work(buffer))
+    }
 }

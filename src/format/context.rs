@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 
 use crate::error::{Error, Result};
 use crate::format::reader::Reader;
-use crate::format::writer::{Sink, put_short};
+use crate::format::writer::put;
 
 /// Most fields of a context, scope included.
 pub const MAX_FIELDS: usize = 16;
@@ -42,31 +42,44 @@ const TOO_MANY: &str = "a context has at most 16 fields, scope included";
 const TOO_LONG: &str = "a canonical context has at most 1024 bytes";
 const DUPLICATE: &str = "a context names a field twice (perhaps once in the scope)";
 
-fn put_field(out: &mut impl Sink, (name, value): Field<'_>) -> Result<()> {
-    if name.is_empty() {
-        return Err(Error::invalid("a context field has no name"));
-    }
-    put_short(out, name.as_bytes(), MAX_NAME, "a context field's name has at most 64 bytes")?;
-    match u16::try_from(value.len()) {
-        Ok(len) if len <= MAX_VALUE => {
-            out.put(&len.to_be_bytes())?;
-            out.put(value.as_bytes())
-        }
-        _ => Err(Error::limit("a context field's value has at most 512 bytes")),
+fn check_field((name, value): Field<'_>) -> Result<()> {
+    match (name.len(), value.len()) {
+        (0, _) => Err(Error::invalid("a context field has no name")),
+        (len, _) if len > MAX_NAME.into() => Err(Error::limit("a context field's name has at most 64 bytes")),
+        (_, len) if len > MAX_VALUE.into() => Err(Error::limit("a context field's value has at most 512 bytes")),
+        _ => Ok(()),
     }
 }
 
-/// Room to sort the fields of a context in, on the stack.
-type Sorted<'a> = ArrayVec<Field<'a>, MAX_FIELDS>;
+/// Bytes of a field's two lengths.
+const LENGTHS: usize = 3;
 
-/// Puts `fields` into `sorted`, which is empty, in the order of their names' bytes.
-fn sort<'a>(fields: &[Field<'a>], sorted: &mut Sorted<'a>) -> Result<()> {
-    sorted.try_extend_from_slice(fields).map_err(|_| Error::limit(TOO_MANY))?;
-    sorted.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
-    if sorted.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
+/// Writes a field that was checked, `name length 1 | name | value length 2 | value`, and returns the room behind it.
+#[inline]
+fn put_field<'r>(room: &'r mut [u8], (name, value): Field<'_>) -> Result<&'r mut [u8]> {
+    let [.., name_len] = name.len().to_be_bytes();
+    let [.., high, low] = value.len().to_be_bytes();
+    let room = put(room, &[name_len])?;
+    let room = put(room, name.as_bytes())?;
+    let room = put(room, &[high, low])?;
+    put(room, value.as_bytes())
+}
+
+/// Room to sort the fields of a context in, on the stack.
+pub(crate) type Sorted<'a> = ArrayVec<Field<'a>, MAX_FIELDS>;
+
+/// `fields` in the order of their names' bytes: as they are, or in `room`, which is empty.
+#[inline]
+fn sorted<'s, 'a>(fields: &'s [Field<'a>], room: &'s mut Sorted<'a>) -> Result<&'s [Field<'a>]> {
+    if fields.windows(2).all(|pair| matches!(pair, [(a, _), (b, _)] if a < b)) {
+        return Ok(fields);
+    }
+    room.try_extend_from_slice(fields).map_err(|_| Error::limit(TOO_MANY))?;
+    room.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+    if room.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
         return Err(Error::invalid(DUPLICATE));
     }
-    Ok(())
+    Ok(room)
 }
 
 impl CanonicalFields {
@@ -75,13 +88,18 @@ impl CanonicalFields {
     /// # Errors
     /// `InvalidArgument` for an empty or duplicate name, `Limit` beyond the limits of this module.
     pub(crate) fn new(unsorted: &[Field<'_>]) -> Result<Self> {
-        let mut fields = Sorted::new();
-        sort(unsorted, &mut fields)?;
+        let mut room = Sorted::new();
+        let fields = sorted(unsorted, &mut room)?;
+        if fields.len() > MAX_FIELDS {
+            return Err(Error::limit(TOO_MANY));
+        }
         let mut bytes = Vec::new();
         let mut pairs = Vec::with_capacity(fields.len());
-        for field in &fields {
+        for field in fields {
+            check_field(*field)?;
             let start = bytes.len();
-            put_field(&mut bytes, *field)?;
+            bytes.resize(start + LENGTHS + field.0.len() + field.1.len(), 0);
+            put_field(bytes.get_mut(start..).unwrap_or_default(), *field)?;
             pairs.push(Encoded::at(start, 1 + start + field.0.len(), bytes.len())?);
         }
         Ok(Self {
@@ -139,41 +157,88 @@ impl CanonicalFields {
         self.bytes.get(usize::from(pair.start) + 1..pair.name_end.into()).unwrap_or_default()
     }
 
-    /// Writes the canonical context of these fields and `extra` together, without allocating.
+    /// These fields and `extra` together, checked, to be written without allocating. `room` is empty.
     ///
     /// # Errors
     /// As [`Self::new`], for all fields together.
-    pub(crate) fn merge_into(&self, extra: &[Field<'_>], out: &mut impl Sink) -> Result<()> {
-        let mut fields = Sorted::new();
-        sort(extra, &mut fields)?;
-        let count = usize::from(self.count) + fields.len();
+    #[inline]
+    pub(crate) fn with<'s, 'a>(&'s self, extra: &'s [Field<'a>], room: &'s mut Sorted<'a>) -> Result<Merged<'s, 'a>> {
+        let extra = sorted(extra, room)?;
+        let count = usize::from(self.count) + extra.len();
         if count > MAX_FIELDS {
             return Err(Error::limit(TOO_MANY));
         }
-        out.put(&[u8::try_from(count).map_err(|_| Error::limit(TOO_MANY))?])?;
-        let mut length = 1;
-        let mut mine = self.pairs.iter().peekable();
-        for field in &fields {
-            let added = field.0.as_bytes();
-            while let Some(pair) = mine.next_if(|pair| self.name(**pair) < added) {
-                length += self.put_pair(*pair, out)?;
-            }
-            if mine.peek().is_some_and(|pair| self.name(**pair) == added) {
-                return Err(Error::invalid(DUPLICATE));
-            }
-            put_field(out, *field)?;
-            length += 3 + field.0.len() + field.1.len();
+        let mut len = 1 + self.bytes.len();
+        for field in extra {
+            check_field(*field)?;
+            len += LENGTHS + field.0.len() + field.1.len();
         }
-        for pair in mine {
-            length += self.put_pair(*pair, out)?;
+        if len > MAX_CONTEXT {
+            return Err(Error::limit(TOO_LONG));
         }
-        if length > MAX_CONTEXT { Err(Error::limit(TOO_LONG)) } else { Ok(()) }
+        Ok(Merged { count: u8::try_from(count).map_err(|_| Error::limit(TOO_MANY))?, fields: self, extra, len })
+    }
+}
+
+/// The canonical context of a scope's fields and a message's.
+pub(crate) struct Merged<'s, 'a> {
+    count: u8,
+    fields: &'s CanonicalFields,
+    extra: &'s [Field<'a>],
+    len: usize,
+}
+
+impl Merged<'_, '_> {
+    /// How many bytes the canonical context has.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
-    fn put_pair(&self, pair: Encoded, out: &mut impl Sink) -> Result<usize> {
-        let bytes = self.bytes.get(pair.start.into()..pair.end.into()).unwrap_or_default();
-        out.put(bytes)?;
-        Ok(bytes.len())
+    /// Whether the message adds nothing to the scope.
+    pub(crate) fn is_scope(&self) -> bool {
+        self.extra.is_empty()
+    }
+
+    /// Writes `before` and the canonical context to the front of `out`. `scope` is `before` and the canonical context of the
+    /// scope's fields alone: what stands in one piece there is copied in one piece.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if scope and message name the same field; `Limit` if `out` has too little room.
+    #[inline]
+    pub(crate) fn write(&self, scope: &[u8], out: &mut [u8]) -> Result<()> {
+        let pairs = &*self.fields.pairs;
+        let start = scope.len().saturating_sub(self.fields.bytes.len());
+        let (mut room, mut passed, mut copied) = (&mut *out, 0, 0);
+        for field in self.extra {
+            let added = field.0.as_bytes();
+            while let Some(pair) = pairs.get(passed)
+                && precedes(self.fields.name(*pair), added)
+            {
+                passed += 1;
+            }
+            let next = pairs.get(passed);
+            if next.is_some_and(|pair| !precedes(added, self.fields.name(*pair))) {
+                return Err(Error::invalid(DUPLICATE));
+            }
+            let upto = next.map_or(scope.len(), |pair| start + usize::from(pair.start));
+            room = put(room, scope.get(copied..upto).unwrap_or_default())?;
+            copied = upto;
+            room = put_field(room, *field)?;
+        }
+        put(room, scope.get(copied..).unwrap_or_default())?;
+        if let Some(count) = out.get_mut(start.saturating_sub(1)) {
+            *count = self.count;
+        }
+        Ok(())
+    }
+}
+
+/// `a < b`, of names that mostly differ in their first byte.
+#[inline]
+fn precedes(a: &[u8], b: &[u8]) -> bool {
+    match (a.first(), b.first()) {
+        (Some(one), Some(other)) if one != other => one < other,
+        _ => a < b,
     }
 }
 
@@ -196,6 +261,14 @@ mod tests {
 
     fn encode(fields: &[Field<'_>]) -> Vec<u8> {
         CanonicalFields::new(fields).unwrap().to_bytes()
+    }
+
+    fn merge(scope: &CanonicalFields, extra: &[Field<'_>]) -> Result<Vec<u8>> {
+        let mut room = Sorted::new();
+        let merged = scope.with(extra, &mut room)?;
+        let mut out = vec![0; 6 + merged.len()];
+        merged.write(&[b"before", &scope.to_bytes()[..]].concat(), &mut out)?;
+        Ok(out.strip_prefix(b"before").unwrap().to_vec())
     }
 
     fn kind<T>(result: Result<T>) -> ErrorKind {
@@ -223,16 +296,14 @@ mod tests {
         let many: Vec<Field<'_>> = many.iter().map(|n| (n.as_str(), "")).collect();
         assert_eq!(kind(CanonicalFields::new(&many)), ErrorKind::Limit);
         let scope = CanonicalFields::new(&many[..10]).unwrap();
-        assert_eq!(kind(scope.merge_into(&many[10..], &mut Vec::new())), ErrorKind::Limit);
-        assert_eq!(kind(scope.merge_into(&many[9..10], &mut Vec::new())), ErrorKind::InvalidArgument);
+        assert_eq!(kind(merge(&scope, &many[10..])), ErrorKind::Limit);
+        assert_eq!(kind(merge(&scope, &many[9..10])), ErrorKind::InvalidArgument);
         let half = "y".repeat(512);
         let scope = CanonicalFields::new(&[("a", &half)]).unwrap();
-        assert_eq!(kind(scope.merge_into(&[("b", &half)], &mut Vec::new())), ErrorKind::Limit);
+        assert_eq!(kind(merge(&scope, &[("b", &half)])), ErrorKind::Limit);
         // Exactly 1024 bytes: 1 + (3 + 1 + 512) + (3 + 1 + 503).
-        let mut out = Vec::new();
-        scope.merge_into(&[("b", &half[..503])], &mut out).unwrap();
-        assert_eq!(out.len(), MAX_CONTEXT);
-        assert_eq!(kind(scope.merge_into(&[("b", &half[..504])], &mut Vec::new())), ErrorKind::Limit);
+        assert_eq!(merge(&scope, &[("b", &half[..503])]).unwrap().len(), MAX_CONTEXT);
+        assert_eq!(kind(merge(&scope, &[("b", &half[..504])])), ErrorKind::Limit);
     }
 
     #[test]
@@ -295,9 +366,8 @@ mod tests {
             let (scope, extra) = (strip(scope), strip(extra));
             let mut reversed = as_fields(&extra);
             reversed.reverse();
-            let mut merged = Vec::new();
-            CanonicalFields::new(&as_fields(&scope)).unwrap().merge_into(&reversed, &mut merged).unwrap();
-            prop_assert_eq!(merged, encode(&all));
+            let scope = CanonicalFields::new(&as_fields(&scope)).unwrap();
+            prop_assert_eq!(merge(&scope, &reversed).unwrap(), encode(&all));
         }
     }
 }

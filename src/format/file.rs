@@ -8,8 +8,9 @@ use arrayvec::{ArrayString, ArrayVec};
 use crate::crypto::chunked::{COMMITMENT_LEN, SALT_LEN};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
-use crate::format::associated_data;
+use crate::format::associated_data::Binding;
 use crate::format::chunk::Encryptor;
+use crate::format::context::CanonicalFields;
 use crate::format::header::{Header, KEY_ID_LEN, MAX_REGION};
 use crate::format::layout::FileLayout;
 use crate::format::reader::Reader;
@@ -33,12 +34,12 @@ pub(crate) const fn head_len(region_len: usize) -> usize {
     MAGIC.len() + HEADER_LEN + region_len + PREFIX_LEN
 }
 
-/// The part of the associated data that all files of one tenant under one data key share: label, header, tenant.
+/// What all files of one tenant and scope under one data key are bound to.
 ///
 /// # Errors
 /// `Limit` if the tenant's name has more than 64 bytes.
-pub(crate) fn associated_data_prefix(header: &[u8], tenant: &str) -> Result<Vec<u8>> {
-    associated_data::prefix(LABEL, header, tenant)
+pub(crate) fn binding(header: &[u8], tenant: &str, scope: &CanonicalFields) -> Result<Binding> {
+    Binding::new(LABEL, header, tenant, scope)
 }
 
 /// Salt and commitment: what chunked encryption itself puts before its chunks.

@@ -3,11 +3,11 @@
 use crate::crypto::aead::TAG_LEN;
 use crate::crypto::message::NONCE_LEN;
 use crate::error::{Error, Result};
-use crate::format::associated_data;
+use crate::format::associated_data::Binding;
+use crate::format::context::CanonicalFields;
 use crate::format::header::{Header, KEY_ID_LEN};
 
 pub use crate::format::associated_data::MAX_TENANT;
-pub(crate) use crate::format::associated_data::complete as associated_data;
 
 /// Most bytes of a message's plaintext: 16 MiB. Larger things are files.
 pub const MAX_MESSAGE: usize = 1 << 24;
@@ -17,12 +17,12 @@ pub const OVERHEAD: usize = 3 + KEY_ID_LEN + NONCE_LEN + TAG_LEN;
 /// Starts the associated data of messages, and of nothing else.
 const LABEL: &[u8] = b"strongroom/v1/message";
 
-/// The part of the associated data that all messages of one tenant under one data key share: label, header, tenant.
+/// What all messages of one tenant and scope under one data key are bound to.
 ///
 /// # Errors
 /// `Limit` if the tenant's name has more than 64 bytes.
-pub(crate) fn associated_data_prefix(header: &[u8], tenant: &str) -> Result<Vec<u8>> {
-    associated_data::prefix(LABEL, header, tenant)
+pub(crate) fn binding(header: &[u8], tenant: &str, scope: &CanonicalFields) -> Result<Binding> {
+    Binding::new(LABEL, header, tenant, scope)
 }
 
 /// What stands behind the header of a message envelope, borrowing its bytes.
@@ -70,8 +70,7 @@ pub(crate) fn check_length(len: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::crypto::suite::Suite;
-    use crate::format::associated_data::{AssociatedData, MAX_LEN};
-    use crate::format::context::CanonicalFields;
+    use crate::format::associated_data::MAX_LEN;
 
     #[test]
     fn overhead_is_75_bytes_and_the_region() {
@@ -89,13 +88,11 @@ mod tests {
     #[test]
     fn associated_data_is_bounded_and_fits_its_largest() {
         let header = Header::encode(Suite::Aes256Gcm, &"r".repeat(32), &[1; 32]).unwrap();
-        let prefix = associated_data_prefix(&header, &"t".repeat(64)).unwrap();
         let scope = CanonicalFields::new(&[("a", &"x".repeat(512))]).unwrap();
         let rest = "y".repeat(503);
-        let mut aad = AssociatedData::new();
-        associated_data(&mut aad, &prefix, &scope, &[("b", &rest)]).unwrap();
-        assert_eq!(aad.len(), MAX_LEN);
-        assert!(associated_data_prefix(&header, &"t".repeat(65)).is_err());
+        let binding = binding(&header, &"t".repeat(64), &scope).unwrap();
+        assert_eq!(binding.with(&scope, &[("b", &rest)], <[u8]>::len).unwrap(), MAX_LEN);
+        assert!(super::binding(&header, &"t".repeat(65), &scope).is_err());
     }
 
     #[test]

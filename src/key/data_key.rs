@@ -12,7 +12,7 @@ use crate::crypto::kdf::{self, Purpose};
 use crate::crypto::message::{MessageCipher, NONCE_LEN, SealFailure};
 use crate::crypto::secret::{DataKey, Plaintext};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::associated_data::AssociatedData;
+use crate::format::associated_data::Binding;
 use crate::format::context::Field;
 use crate::format::header::Header;
 use crate::format::message::{self, Body};
@@ -27,7 +27,7 @@ pub(crate) struct LoadedKey {
     scope: Scope,
     /// Every envelope of this key starts with it; it carries suite, region and key id.
     header: Box<[u8]>,
-    aad_prefix: Box<[u8]>,
+    binding: Binding,
     cipher: MessageCipher,
     file_key: FileKey,
 }
@@ -50,7 +50,7 @@ impl LoadedKey {
         Ok(Self {
             key_id: record.key_id,
             scope: record.scope.clone(),
-            aad_prefix: message::associated_data_prefix(&header, record.tenant.as_str())?.into(),
+            binding: message::binding(&header, record.tenant.as_str(), record.scope.canonical())?,
             header: header.into(),
             file_key: FileKey::new(backend, data_key, record)?,
             cipher: MessageCipher::new(backend, record.suite, message_key, budget),
@@ -99,9 +99,6 @@ impl LoadedKey {
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
         message::check_length(plaintext.len()).map_err(SealFailure::Failed)?;
-        let mut aad = AssociatedData::new();
-        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)
-            .map_err(SealFailure::Failed)?;
         out.reserve(self.header.len() + NONCE_LEN + plaintext.len() + TAG_LEN);
         out.extend_from_slice(&self.header);
         let nonce_at = out.len();
@@ -110,16 +107,20 @@ impl LoadedKey {
         let Some((nonce, text)) = out.get_mut(nonce_at..).and_then(|tail| tail.split_first_chunk_mut()) else {
             return Err(SealFailure::Failed(Error::unopenable())); // 24 bytes were just appended
         };
-        let tag = match self.cipher.seal(now, &aad, nonce, text) {
-            Ok(tag) => tag,
+        let sealed = self.with_associated_data(context, |aad| self.cipher.seal(now, aad, nonce, text));
+        match sealed.map_err(SealFailure::Failed).and_then(|sealed| sealed) {
+            Ok(tag) => out.extend_from_slice(&tag),
             Err(failure) => {
                 // `out` is cut to its old length, not wiped: no plaintext may stay behind that.
                 text.zeroize();
                 return Err(failure);
             }
-        };
-        out.extend_from_slice(&tag);
+        }
         Ok(())
+    }
+
+    fn with_associated_data<R>(&self, context: &[Field<'_>], work: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        self.binding.with(self.scope.canonical(), context, work)
     }
 
     /// Seals under a nonce of the caller's: for vectors only.
@@ -131,10 +132,9 @@ impl LoadedKey {
         plaintext: &[u8],
     ) -> Result<Vec<u8>> {
         message::check_length(plaintext.len())?;
-        let mut aad = AssociatedData::new();
-        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)?;
         let mut text = plaintext.to_vec();
-        let tag = self.cipher.seal_with_nonce(nonce, &aad, &mut text).map_err(|_| Error::unopenable())?;
+        let sealed = self.with_associated_data(context, |aad| self.cipher.seal_with_nonce(nonce, aad, &mut text))?;
+        let tag = sealed.map_err(|_| Error::unopenable())?;
         Ok([&self.header[..], nonce, &text, &tag].concat())
     }
 
@@ -186,9 +186,8 @@ impl LoadedKey {
         context: &[Field<'_>],
         in_out: &mut [u8],
     ) -> Result<()> {
-        let mut aad = AssociatedData::new();
-        message::associated_data(&mut aad, &self.aad_prefix, self.scope.canonical(), context)?;
-        self.cipher.open(nonce, &aad, in_out, tag).map_err(|_| Error::unopenable())
+        let opened = self.with_associated_data(context, |aad| self.cipher.open(nonce, aad, in_out, tag))?;
+        opened.map_err(|_| Error::unopenable())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::crypto::kdf::{self, Purpose};
 use crate::crypto::secret::{DataKey, Secret};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
-use crate::format::associated_data::{self, AssociatedData};
+use crate::format::associated_data::Binding;
 use crate::format::chunk::{Decryptor, Encryptor};
 use crate::format::context::Field;
 use crate::format::file::{self, FileHead};
@@ -22,7 +22,7 @@ pub(crate) struct FileKey {
     key: Secret<32>,
     /// Every file of this key carries it; it names suite, region and key id.
     header: Box<[u8]>,
-    context_prefix: Box<[u8]>,
+    binding: Binding,
     scope: Scope,
 }
 
@@ -34,7 +34,7 @@ impl FileKey {
             backend,
             suite: record.suite,
             key: kdf::derive(data_key, record.suite, Purpose::File)?,
-            context_prefix: file::associated_data_prefix(&header, record.tenant.as_str())?.into(),
+            binding: file::binding(&header, record.tenant.as_str(), record.scope.canonical())?,
             header: header.into(),
             scope: record.scope.clone(),
         })
@@ -57,10 +57,8 @@ impl FileKey {
     }
 
     /// The context input of chunked encryption.
-    fn bound_to(&self, context: &[Field<'_>]) -> Result<AssociatedData> {
-        let mut out = AssociatedData::new();
-        associated_data::complete(&mut out, &self.context_prefix, self.scope.canonical(), context)?;
-        Ok(out)
+    fn bound_to(&self, context: &[Field<'_>]) -> Result<Vec<u8>> {
+        self.binding.with(self.scope.canonical(), context, <[u8]>::to_vec)
     }
 
     fn headed(&self, key: SealKey) -> Result<(FileHead, Encryptor)> {

@@ -97,9 +97,8 @@ fn full_jitter(longest: Duration, fraction: f64) -> Duration {
 }
 
 fn random_fraction() -> f64 {
-    let mut bytes = [0; 4];
-    random::nonce(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    let [a, b, c, d, ..] = random::public_bytes();
+    f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
 
 /// A token bucket of retries.
