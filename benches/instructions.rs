@@ -8,26 +8,38 @@ mod room;
 use std::hint::black_box;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use strongroom::Suite;
+use strongroom::{Strongroom, Suite};
 
-use crate::room::{CONTEXT, ready, room, scope};
+use crate::room::{CONTEXT, TENANT, ready, room, scope};
 
 const SIZE: usize = 256;
+const WRITERS: usize = 16;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (Some(operation), Some(count)) = (arguments.next(), arguments.next()) else {
         return; // `cargo bench` and `cargo test` run every bench; this one is for the script
     };
-    let Ok(count) = count.parse::<u32>() else {
+    let Ok(count) = count.parse() else {
         return;
     };
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(&operation, count));
 }
 
-async fn run(operation: &str, count: u32) {
+/// Envelopes of one data key by as many writers, more than the reader keys that a data key keeps.
+async fn by_fresh_writers(room: &Strongroom, plaintext: &[u8]) -> Vec<Vec<u8>> {
+    let mut sealed = Vec::new();
+    for _ in 0..WRITERS {
+        room.admin().purge(TENANT).unwrap();
+        sealed.push(scope(room).await.seal(&CONTEXT, plaintext).await.unwrap());
+    }
+    sealed
+}
+
+async fn run(operation: &str, count: usize) {
     let plaintext = [5; SIZE];
     let room = room(Suite::Aes256Gcm, |builder| builder).await;
+    let foreign = by_fresh_writers(&room, &plaintext).await;
     let channel = scope(&room).await;
     let hot = channel.hot().await.unwrap();
     let sealed = channel.seal(&CONTEXT, &plaintext).await.unwrap();
@@ -37,7 +49,7 @@ async fn run(operation: &str, count: u32) {
     let bare = LessSafeKey::new(UnboundKey::new(&aead::AES_256_GCM, &[7; 32]).unwrap());
     let nonce = || Nonce::assume_unique_for_key([9; 12]);
     let (mut text, mut out, mut copy) = (plaintext, Vec::with_capacity(2 * SIZE), sealed.clone());
-    for _ in 0..count {
+    for foreign in foreign.iter().cycle().take(count) {
         match operation {
             "bare" => drop(black_box(bare.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut text).unwrap())),
             "seal" => drop(black_box(ready(channel.seal(&CONTEXT, &plaintext)).unwrap())),
@@ -50,6 +62,7 @@ async fn run(operation: &str, count: u32) {
                 copy.copy_from_slice(&sealed);
                 black_box(hot.open_in_place(&CONTEXT, &mut copy).unwrap());
             }
+            "open_unknown_writer" => drop(black_box(hot.open(&CONTEXT, foreign).unwrap())),
             unknown => panic!("there is no operation {unknown:?}"),
         }
         black_box(&out);
