@@ -8,6 +8,8 @@
 //! How often all opened, and refused with which word, is printed.
 #![no_main]
 
+mod few;
+
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ use serde_json::{Value, json};
 use strongroom::testing::FileKeys;
 use strongroom::testing::vectors::{BACKENDS, BareKey, canonical_context};
 use strongroom::{ErrorKind, Field, FileHead, Result, Suite};
+
+use few::Few;
 
 const DATA_KEYS: [&[u8; 32]; 2] = [b"a data key of thirty-two bytes..", b"0123456789abcdef0123456789abcdef"];
 const TENANTS: [&str; 3] = ["acme", "acmf", "a"];
@@ -40,9 +44,9 @@ enum Input<'a> {
 struct Message<'a> {
     party: Party,
     nonce: [u8; 24],
-    context: Vec<Field<'a>>,
+    context: Few<Field<'a>, 5>,
     plaintext: &'a [u8],
-    edits: Vec<Edit<'a>>,
+    edits: Few<Edit<'a>, 4>,
     opener: Option<Opener<'a>>,
 }
 
@@ -59,7 +63,7 @@ struct Party {
 #[derive(Arbitrary, Debug)]
 enum Opener<'a> {
     Party(Party),
-    Context(Vec<Field<'a>>),
+    Context(Few<Field<'a>, 5>),
     /// The sealer's context with one value changed.
     Value(u8, &'a str),
     /// The sealer's context backwards: the same.
@@ -70,12 +74,12 @@ enum Opener<'a> {
 struct File<'a> {
     second_suite: bool,
     salt: [u8; 24],
-    context: Vec<Field<'a>>,
+    context: Few<Field<'a>, 5>,
     chunks: u8,
     /// How much longer, or shorter, than whole chunks.
     more: i16,
-    edits: Vec<Edit<'a>>,
-    chunk_edits: Vec<ChunkEdit>,
+    edits: Few<Edit<'a>, 4>,
+    chunk_edits: Few<ChunkEdit, 3>,
     other_context: bool,
 }
 
@@ -231,11 +235,11 @@ fn message(input: &Message<'_>) {
         assert_eq!(sealed, theirs, "backend {backend} seals otherwise than the reference");
     }
     let mut envelope = theirs.clone();
-    input.edits.iter().take(8).for_each(|change| edit(&mut envelope, change));
-    let (mut opener, mut opened_under) = (*party, context.clone());
+    input.edits.iter().for_each(|change| edit(&mut envelope, change));
+    let (mut opener, mut opened_under) = (*party, context.to_vec());
     match &input.opener {
         Some(Opener::Party(other)) => opener = *other,
-        Some(Opener::Context(other)) => opened_under.clone_from(other),
+        Some(Opener::Context(other)) => opened_under = other.to_vec(),
         Some(Opener::Value(i, value)) => {
             let at = usize::from(*i).checked_rem(context.len()).unwrap_or(0);
             opened_under.iter_mut().skip(at).take(1).for_each(|field| field.1 = value);
@@ -312,8 +316,8 @@ fn file(input: &File<'_>) {
     let honest = &sealed[0];
     let head = FileHead::parse(honest).unwrap().as_bytes().len();
     let mut edited = honest.clone();
-    input.chunk_edits.iter().take(4).for_each(|change| chunk_edit(&mut edited, head, change));
-    input.edits.iter().take(8).for_each(|change| edit(&mut edited, change));
+    input.chunk_edits.iter().for_each(|change| chunk_edit(&mut edited, head, change));
+    input.edits.iter().for_each(|change| edit(&mut edited, change));
     let other = [("file of another", "name")];
     let mine = if input.other_context { &other[..] } else { &input.context };
     let opened_under: Vec<_> = mine.iter().copied().chain(FILE_SCOPE).collect();

@@ -7,6 +7,8 @@
 //! How often what was answered is printed, so that it can be seen that lies come and are caught.
 #![no_main]
 
+mod few;
+
 use std::collections::VecDeque;
 use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,26 +25,29 @@ use strongroom::{
 };
 use tokio::runtime::{Builder, Runtime};
 
+use few::Few;
+
 /// 2026-11-22T05:17:29.5Z
 const NOW: i64 = 1_795_324_649_500;
 const REGION: &str = "eu-central-1";
 const TENANTS: [&str; 2] = ["acme", "globex"];
 const KEKS: [&str; 3] = ["a", "b", "c"];
-/// Most steps and most lies of an input: more say little more.
-const MOST: usize = 24;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     keks: u8,
     second_suite: bool,
     hours: bool,
-    steps: Vec<Step<'a>>,
+    steps: Few<Step<'a>, 24>,
 }
 
 #[derive(Arbitrary, Debug)]
 enum Step<'a> {
-    /// What the next replies are, one each; then they are honest again.
-    Lies(Vec<Lie>),
+    /// What the next replies are, one each; then they are honest again. Without the cache, the next step asks the KMS.
+    Lies {
+        purge: bool,
+        lies: Few<Lie, 8>,
+    },
     Seal {
         tenant: bool,
         channel: bool,
@@ -385,9 +390,11 @@ impl World {
 
     async fn step(&mut self, step: &Step<'_>) -> Result<()> {
         match step {
-            Step::Lies(lies) => {
-                let mut told = self.kms.lock();
-                told.lies = lies.iter().take(MOST).cloned().collect();
+            Step::Lies { purge, lies } => {
+                if *purge {
+                    self.room.admin().purge_all();
+                }
+                self.kms.lock().lies = lies.iter().cloned().collect();
             }
             Step::Seal { tenant: whose, channel, text } => {
                 let tenant = tenant(*whose);
@@ -493,7 +500,7 @@ fn check_refusal(e: &Error, world: &World, told_before: usize) {
 fuzz_target!(|input: Input<'_>| {
     runtime().block_on(async {
         let mut world = World::new(&input).await;
-        for step in input.steps.iter().take(MOST) {
+        for step in input.steps.iter() {
             let before = world.kms.lock().told;
             let done = world.step(step).await;
             match done {

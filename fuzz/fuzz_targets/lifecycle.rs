@@ -14,7 +14,7 @@ mod pair;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{Corpus, fuzz_target};
 use strongroom::{KeyStore, MemoryKeyStore};
 use tokio::runtime::{Builder, Runtime};
 
@@ -22,8 +22,8 @@ use model::{EXPRESSIONS, KEKS, Kind, Place};
 use operation::{Deed, Edit, Operation, Target};
 use pair::{Endings, Pair};
 
-/// Longer sequences say little more, and the pair counts on the time that they let pass (`pair::TTL`).
-const LONGEST: usize = 60;
+/// Longer sequences say little more, take long, and let more time pass than the pair counts on (`pair::TTL`).
+const LONGEST: usize = 24;
 
 /// A runtime for each input: what rooms left running goes with it. Else libFuzzer, which counts allocations, looks for leaks
 /// after every run, and that takes a hundred times as long as the run.
@@ -87,9 +87,12 @@ fn operation([what, a, b, node]: [u8; 4]) -> Operation {
     Operation { node: usize::from(node & 1), deed }
 }
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(|bytes: &[u8]| -> Corpus {
     let (operations, _) = bytes.as_chunks();
-    let operations: Vec<_> = operations.iter().copied().take(LONGEST).map(operation).collect();
+    let operations: Vec<_> = operations.iter().copied().map(operation).collect();
+    if operations.len() > LONGEST {
+        return Corpus::Reject;
+    }
     runtime().block_on(async {
         let store: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::default());
         let mut pair = Pair::new([Arc::clone(&store), store], &ENDINGS).await;
@@ -103,4 +106,5 @@ fuzz_target!(|bytes: &[u8]| {
     if runs.is_multiple_of(TELL) {
         eprintln!("{runs} sequences, {done} operations; opening ended: {:?}", ENDINGS.lock().unwrap());
     }
+    Corpus::Keep
 });
