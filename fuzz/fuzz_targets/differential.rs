@@ -296,7 +296,7 @@ fn file(input: &File<'_>) {
     let context: Vec<_> = input.context.iter().copied().chain(FILE_SCOPE).collect();
     let whole = usize::from(input.chunks % 4) * CHUNK;
     let len = whole.saturating_add_signed(input.more.into()) % (3 * CHUNK + 100);
-    let plaintext: Vec<u8> = (0..len).map(|i| ((i * 31) ^ (i >> 8)) as u8).collect();
+    let plaintext: Vec<u8> = (0..len).map(|i| ((i * 31) ^ (i >> 8)).to_le_bytes()[0]).collect();
     if canonical_context(&context).is_err() {
         return;
     }

@@ -241,7 +241,7 @@ impl Tree<'_> {
         match self {
             Self::Of(n) => pick(&world.rows, *n).wrapped.clone().unwrap(),
             Self::Leaf(n) => pick(&world.leaves, *n).clone(),
-            Self::One(kek, wrapped) => one(pick(&["local:acme", "local:nobody", "x:y"], *kek), wrapped),
+            Self::One(kek, wrapped) => one(pick::<&str>(&["local:acme", "local:nobody", "x:y"], *kek), wrapped),
             Self::AnyOf(of) => group("any_of", of),
             Self::AllOf(of) => group("all_of", of),
         }
@@ -277,7 +277,7 @@ impl Text<'_> {
         match self {
             Self::Is(text) => (*text).clone_into(to),
             Self::Insert(at, text) => to.insert_str(place(*at), text),
-            Self::Token(at, token) => to.insert_str(place(*at), pick(&TOKENS, *token)),
+            Self::Token(at, token) => to.insert_str(place(*at), pick::<&str>(&TOKENS, *token)),
             Self::Remove(at, len) => to.replace_range(part(*at, *len), ""),
             Self::Repeat(at, len) => {
                 let part = part(*at, *len);
@@ -329,7 +329,7 @@ fn edit_key(row: &mut KeyRow, edit: &KeyEdit<'_>) {
         KeyEdit::Period(text) => text.apply(&mut row.period),
         KeyEdit::Region(text) => text.apply(&mut row.region),
         KeyEdit::State(n) => {
-            (*pick(&["active", "deactivated", "suspended", "destroyed"], *n)).clone_into(&mut row.state)
+            (*pick(&["active", "deactivated", "suspended", "destroyed"], *n)).clone_into(&mut row.state);
         }
         KeyEdit::StateText(text) => text.apply(&mut row.state),
         KeyEdit::StateSince(number) => row.state_since = number.get(),
@@ -424,14 +424,16 @@ fn check_keks(keks: &KekExpression, level: usize) {
     assert!(level <= 3, "KEKs nested too deep");
     if let KekExpression::AnyOf(of) | KekExpression::AllOf(of) = keks {
         assert!(of.len() >= 2, "a group of less than two");
-        of.iter().for_each(|member| check_keks(member, level + 1));
+        for member in of {
+            check_keks(member, level + 1);
+        }
     }
 }
 
 /// FORMAT.md's limits, in plain words.
 fn check_key(record: &KeyRecord) {
     assert!((1..=usize::from(MAX_TENANT)).contains(&record.tenant.as_str().len()));
-    assert!(is_name(record.region.as_str(), usize::from(MAX_REGION), b"-"));
+    assert!(is_name(record.region.as_str(), MAX_REGION, b"-"));
     assert!(record.scope.to_bytes().len() <= MAX_SCOPE);
     assert!(record.scope.fields().count() <= MAX_SCOPE_FIELDS, "too many scope fields");
     for (name, value) in record.scope.fields() {
@@ -470,7 +472,7 @@ fn check_tenant(record: &TenantRecord) {
 
 /// What reads, writes a row that reads the same and writes the same again. Columns that are not JSON are the very same.
 fn read_key(row: &KeyRow) -> Option<KeyRecord> {
-    let record = row.read().map_err(check_malformed).ok()?;
+    let record = row.read().inspect_err(check_malformed).ok()?;
     check_key(&record);
     let written = KeyRow::of(&record).expect("what was read can be written");
     assert_eq!(written.read().as_ref().ok(), Some(&record));
@@ -483,14 +485,14 @@ fn read_key(row: &KeyRow) -> Option<KeyRecord> {
 }
 
 fn read_tenant(row: &TenantRow) -> Option<TenantRecord> {
-    let record = row.read().map_err(check_malformed).ok()?;
+    let record = row.read().inspect_err(check_malformed).ok()?;
     check_tenant(&record);
     let written = TenantRow::of(&record).expect("what was read can be written");
     assert_eq!(written.read().ok(), Some(record.clone()));
     Some(record)
 }
 
-fn check_malformed(e: Error) {
+fn check_malformed(e: &Error) {
     assert_eq!(e.kind(), ErrorKind::Malformed, "{e}");
 }
 
@@ -503,7 +505,7 @@ fn check_change(selected: &Selected<'_>, forget: &str) {
             assert_eq!(change.forget == Forget::Keys, !known, "what is not known forgets most");
             assert_eq!(ChangeRow::of(&change).unwrap().read().unwrap(), change);
         }
-        Err(e) => check_malformed(e),
+        Err(e) => check_malformed(&e),
     }
 }
 

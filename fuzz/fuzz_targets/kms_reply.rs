@@ -38,7 +38,7 @@ struct Input<'a> {
     keks: u8,
     second_suite: bool,
     hours: bool,
-    steps: Few<Step<'a>, 24>,
+    steps: Few<Step<'a>, 16>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -200,10 +200,11 @@ fn keks(expression: u8) -> KekExpression {
 
 /// The KMS between a room and the honest one.
 #[derive(Clone, Default)]
-struct Liar(Arc<Mutex<Told>>);
+struct Liar(Arc<Mutex<Ledger>>);
 
+/// What it told, and to what end.
 #[derive(Default)]
-struct Told {
+struct Ledger {
     lies: VecDeque<Lie>,
     /// How many of them were told so far, and of which kinds its errors were.
     told: usize,
@@ -220,7 +221,7 @@ fn back<T: Clone>(from: &[T], n: u8) -> Option<T> {
     from.iter().rev().nth(usize::from(n) % from.len().max(1)).cloned()
 }
 
-impl Told {
+impl Ledger {
     /// A wrapping of `key`, or what is said to be one.
     fn wrapping(&mut self, lie: &Lie, honest: Vec<u8>, key: [u8; 32]) -> Vec<u8> {
         let mut given = honest.clone();
@@ -263,7 +264,7 @@ impl Told {
 }
 
 impl Liar {
-    fn lock(&self) -> MutexGuard<'_, Told> {
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap()
     }
 
