@@ -9,6 +9,8 @@ mod model;
 mod operation;
 #[path = "lifecycle_model/pair.rs"]
 mod pair;
+#[path = "lifecycle_model/strategy.rs"]
+mod strategy;
 
 use std::sync::Arc;
 
@@ -16,8 +18,9 @@ use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
 use strongroom::{KeyStore, MemoryKeyStore, SqliteKeyStore};
 
-use operation::{Operation, operation};
+use operation::Operation;
 use pair::{Endings, Pair};
+use strategy::operation;
 
 /// How many sequences: a multiple of what the short form takes.
 const TIMES: &str = "STRONGROOM_MODEL_TIMES";

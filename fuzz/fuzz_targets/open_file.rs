@@ -89,7 +89,7 @@ impl Read for Pieces<'_> {
 }
 
 fn run(input: &Input) {
-    let plaintext: Vec<u8> = (0..input.len % 70_000).map(|i| ((i * 31) ^ (i >> 8)) as u8).collect();
+    let plaintext: Vec<u8> = (0..input.len % 70_000).map(|i| ((i * 31) ^ (i >> 8)).to_le_bytes()[0]).collect();
     let keys = &KEYS[usize::from(input.second_suite)];
     let honest = keys.sealer_with_salt(CONTEXT, [7; 24]).unwrap().seal_bytes(&plaintext).unwrap();
     let head_len = FileHead::parse(&honest).unwrap().as_bytes().len();

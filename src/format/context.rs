@@ -141,7 +141,7 @@ impl CanonicalFields {
     }
 
     /// The pairs, in canonical order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         self.pairs.iter().filter_map(|pair| {
             let text = |from: u16, to: u16| std::str::from_utf8(self.bytes.get(from.into()..to.into())?).ok();
             Some((text(pair.start + 1, pair.name_end)?, text(pair.name_end + 2, pair.end)?))

@@ -312,21 +312,7 @@ impl TenantPolicy {
         if self.retention_secs == Some(0) {
             return Err(Error::invalid("the retention time must be at least a second"));
         }
-        if self.scope_fields.len() > MAX_SCOPE_FIELDS {
-            return Err(Error::invalid("a scope has at most 8 fields"));
-        }
-        for (i, field) in self.scope_fields.iter().enumerate() {
-            if RESERVED.contains(&field.as_str()) || field.starts_with("aws") {
-                return Err(Error::invalid(format!("{field:?} cannot be a scope field: the KMS context uses it")));
-            }
-            let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
-            if !(1..=32).contains(&field.len()) || !field.bytes().all(is_name) {
-                return Err(Error::invalid("a scope field's name has 1 to 32 of a-z, 0-9, '_' and '-'"));
-            }
-            if self.scope_fields.iter().skip(i + 1).any(|other| other == field) {
-                return Err(Error::invalid("a policy names a scope field twice"));
-            }
-        }
+        check_scope_fields(self.scope_fields.iter().map(String::as_str))?;
         if !(1..=24 * 3600).contains(&self.cache_ttl_secs) {
             return Err(Error::invalid("the cache time to live is 1 second to 24 hours"));
         }
@@ -344,6 +330,29 @@ impl TenantPolicy {
         }
         Err(Error::invalid(format!("the tenant's policy scopes data keys by {wanted:?}; name exactly these fields")))
     }
+}
+
+/// Which names the fields of a scope can have, and how many there can be.
+///
+/// # Errors
+/// `InvalidArgument` saying what is wrong.
+pub(crate) fn check_scope_fields<'a>(fields: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    for (i, field) in fields.clone().enumerate() {
+        if i >= MAX_SCOPE_FIELDS {
+            return Err(Error::invalid("a scope has at most 8 fields"));
+        }
+        if RESERVED.contains(&field) || field.starts_with("aws") {
+            return Err(Error::invalid(format!("{field:?} cannot be a scope field: the KMS context uses it")));
+        }
+        let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+        if !(1..=32).contains(&field.len()) || !field.bytes().all(is_name) {
+            return Err(Error::invalid("a scope field's name has 1 to 32 of a-z, 0-9, '_' and '-'"));
+        }
+        if fields.clone().skip(i + 1).any(|other| other == field) {
+            return Err(Error::invalid("a policy names a scope field twice"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

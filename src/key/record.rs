@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
+use crate::key::policy::check_scope_fields;
 use crate::key::region::Region;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
@@ -84,6 +85,8 @@ impl KeyRecord {
         } else if self.revision == 0 || self.wrapped_epoch == 0 {
             "a key record has revision or epoch 0"
         } else {
+            check_scope_fields(self.scope.fields().map(|(name, _)| name))
+                .map_err(|e| Error::malformed("a key record's scope cannot be").with_source(e))?;
             let mut both = self.wrapped.iter().chain(self.pending.as_ref().map(|p| &p.wrapped));
             let wrapped = both.try_for_each(WrappedKey::check);
             return wrapped.map_err(|e| e.with_tenant(self.tenant.as_str()));

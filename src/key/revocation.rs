@@ -1,6 +1,6 @@
 //! Revocations: rules on a tenant's row that suspend the keys they cover until they are lifted.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 use crate::key::id::KeyId;
@@ -29,14 +29,28 @@ pub const MAX_SELECTED_KEYS: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Selector {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "sorted")]
     fields: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<PeriodLabel>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to: Option<PeriodLabel>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "sorted_keys")]
     keys: Option<Vec<KeyId>>,
+}
+
+/// Fields and ids stand in order, in whichever they were written: ids are looked up by halves, and equal selectors are equal.
+fn sorted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Ord>(from: D) -> Result<Vec<T>, D::Error> {
+    let mut items = Vec::deserialize(from)?;
+    items.sort_unstable();
+    Ok(items)
+}
+
+/// As [`sorted`].
+fn sorted_keys<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<KeyId>>, D::Error> {
+    let mut keys: Option<Vec<KeyId>> = Option::deserialize(from)?;
+    keys.iter_mut().for_each(|keys| keys.sort_unstable());
+    Ok(keys)
 }
 
 impl Selector {
@@ -198,6 +212,12 @@ mod tests {
         let covered: Vec<u8> = (0..9).filter(|n| two.covers(&scope, None, Some(&id(*n)))).collect();
         assert_eq!(covered, [3, 7]);
         assert!(!two.covers(&scope, None, None), "a key that is not made yet has no id");
+        // Found by fuzzing: as JSON that somebody else wrote has them, in any order, ids were not found.
+        let text = format!(r#"{{"keys":["{}","{}"]}}"#, id(7), id(3));
+        assert_eq!(serde_json::from_str::<Selector>(&text).unwrap(), two);
+        let fields = [("workspace", "W1"), ("channel", "C9")];
+        let text = r#"{"fields":[["workspace","W1"],["channel","C9"]]}"#;
+        assert_eq!(serde_json::from_str::<Selector>(text).unwrap(), Selector::fields(fields));
     }
 
     #[test]

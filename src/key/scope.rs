@@ -30,7 +30,8 @@ impl Scope {
     /// # Errors
     /// `Malformed` for any other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let scope = Self::checked(CanonicalFields::parse(bytes)?)?;
+        let scope = Self::checked(CanonicalFields::parse(bytes)?)
+            .map_err(|e| Error::malformed("a scope is out of bounds").with_source(e))?;
         if scope.fields().any(|(_, value)| value.is_empty()) {
             return Err(Error::malformed("a scope field has no value"));
         }
@@ -50,7 +51,7 @@ impl Scope {
     }
 
     /// The fields in canonical order.
-    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         self.0.iter()
     }
 

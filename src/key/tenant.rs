@@ -34,6 +34,18 @@ pub struct TenantRecord {
 }
 
 impl TenantRecord {
+    /// Checks what a store read, before anything is done with it.
+    ///
+    /// # Errors
+    /// `Malformed` if no store was given such a row.
+    pub(crate) fn check_stored(&self) -> Result<()> {
+        if self.epoch == 0 {
+            return Err(Error::malformed("a tenant's stored row has epoch 0"));
+        }
+        let checked = self.policy.check().and_then(|()| self.check());
+        checked.map_err(|e| Error::malformed("a tenant's stored row is beyond its limits").with_source(e))
+    }
+
     /// # Errors
     /// `Limit` if there are too many rules.
     pub(crate) fn check(&self) -> Result<()> {

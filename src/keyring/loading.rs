@@ -47,10 +47,7 @@ impl Keyring {
             self.epochs.saw(tenant, row.as_ref().map_or(0, |row| row.epoch), least).await?;
         }
         row.ok_or_else(|| Error::new(ErrorKind::UnknownTenant, "no such tenant is enrolled; enroll it first"))
-            .and_then(|row| match row.policy.check() {
-                Ok(()) => Ok(row),
-                Err(e) => Err(Error::malformed("the tenant's stored policy is beyond its limits").with_source(e)),
-            })
+            .and_then(|row| row.check_stored().map(|()| row))
             .map_err(|e| e.with_tenant(tenant.as_str()))
     }
 

@@ -73,7 +73,7 @@ impl TenantColumns<'_> {
     /// # Errors
     /// `Malformed` if a column is not what backends write.
     pub(crate) fn read(self) -> Result<TenantRecord> {
-        Ok(TenantRecord {
+        let record = TenantRecord {
             tenant: TenantId::new(self.tenant)
                 .map_err(|e| Error::malformed("a stored tenant does not read").with_source(e))?,
             policy: from_text(self.policy, "a stored tenant policy does not read; is this strongroom too old?")?,
@@ -82,7 +82,9 @@ impl TenantColumns<'_> {
             rewrap: self.rewrap.map(|order| from_text(order, "a tenant's stored rewrap does not read")).transpose()?,
             enrolled_at: self.enrolled_at,
             epoch: unsigned(self.epoch)?,
-        })
+        };
+        record.check_stored()?;
+        Ok(record)
     }
 }
 
