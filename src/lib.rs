@@ -21,6 +21,7 @@ mod reseal;
 mod room;
 mod sealer;
 mod store;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 

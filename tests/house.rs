@@ -23,6 +23,7 @@ const FLOORS: &[(&str, i32)] = &[
     ("error", CELLAR),
     ("clock", GROUND),
     ("core_dump", GROUND),
+    ("sync", GROUND),
     ("crypto", 0),
     ("format", 1),
     ("key", 2),
