@@ -6,6 +6,7 @@
 
 mod admin;
 mod clock;
+mod core_dump;
 mod crypto;
 pub mod error;
 mod file;
@@ -20,6 +21,7 @@ mod reseal;
 mod room;
 mod sealer;
 mod store;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -44,6 +46,7 @@ pub use admin::receipt::{ErasedKey, ErasureReceipt, RECEIPT_TYPE, SignedReceipt}
 pub use admin::residency::{ResidencyReport, ResidencyRow};
 pub use admin::walk::{WalkOptions, Walked};
 pub use clock::{Clock, SystemClock};
+pub use core_dump::{CoreDumps, forbid_core_dumps};
 pub use crypto::secret::{DataKey, Plaintext};
 pub use crypto::signing::{Ed25519Signer, ReceiptSigner};
 pub use crypto::suite::Suite;

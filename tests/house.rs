@@ -22,6 +22,8 @@ use source::{File, Kind, Name, house, lex, matches, tree};
 const FLOORS: &[(&str, i32)] = &[
     ("error", CELLAR),
     ("clock", GROUND),
+    ("core_dump", GROUND),
+    ("sync", GROUND),
     ("crypto", 0),
     ("format", 1),
     ("key", 2),

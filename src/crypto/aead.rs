@@ -6,6 +6,8 @@ use chacha20poly1305::ChaCha20Poly1305 as RustChaCha;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::secret::Secret;
+#[cfg(feature = "aws-lc-rs")]
+use crate::crypto::stack;
 
 /// Bytes of a 96-bit AEAD nonce.
 pub(crate) const NONCE_LEN: usize = 12;
@@ -102,9 +104,8 @@ impl AeadKey {
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
                 use aws_lc_rs::aead::{Aad, Nonce};
-                let tag = key
-                    .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), in_out)
-                    .map_err(|_| Refused)?;
+                let nonce = Nonce::assume_unique_for_key(*nonce);
+                let tag = on_aws_lc(key, || key.seal_in_place_separate_tag(nonce, Aad::from(aad), in_out))?;
                 tag.as_ref().try_into().map_err(|_| Refused)
             }
         }
@@ -125,10 +126,8 @@ impl AeadKey {
         if let Repr::AwsLc(key) = &self.0 {
             use aws_lc_rs::aead::{Aad, Nonce};
             let (mut tag, nonce) = ([0; TAG_LEN], Nonce::assume_unique_for_key(*nonce));
-            return match key.seal_out_of_place_scatter(nonce, Aad::from(aad), from, to, &[], &mut tag) {
-                Ok(()) => Ok(tag),
-                Err(_) => Err(Refused),
-            };
+            let seal = || key.seal_out_of_place_scatter(nonce, Aad::from(aad), from, to, &[], &mut tag);
+            return on_aws_lc(key, seal).map(|()| tag);
         }
         to.copy_from_slice(from);
         self.seal(nonce, aad, to)
@@ -150,11 +149,12 @@ impl AeadKey {
         if let Repr::AwsLc(key) = &self.0 {
             use aws_lc_rs::aead::{Aad, Nonce};
             let nonce = Nonce::assume_unique_for_key(*nonce);
-            return key.open_separate_gather(nonce, Aad::from(aad), from, tag, to).map_err(|_| {
+            let opened = on_aws_lc(key, || key.open_separate_gather(nonce, Aad::from(aad), from, tag, to));
+            if opened.is_err() {
                 // Whatever a backend leaves behind, nothing unauthenticated leaves this function.
                 to.zeroize();
-                Refused
-            });
+            }
+            return opened;
         }
         to.copy_from_slice(from);
         self.open(nonce, aad, to, tag)
@@ -178,14 +178,9 @@ impl AeadKey {
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
                 use aws_lc_rs::aead::{Aad, Nonce};
-                key.open_in_place_separate_tag(
-                    Nonce::assume_unique_for_key(*nonce),
-                    Aad::from(aad),
-                    tag.as_slice(),
-                    in_out,
-                )
-                .map(|_| ())
-                .map_err(|_| Refused)
+                let nonce = Nonce::assume_unique_for_key(*nonce);
+                let open = || key.open_in_place_separate_tag(nonce, Aad::from(aad), tag.as_slice(), in_out).map(|_| ());
+                on_aws_lc(key, open)
             }
         };
         if opened.is_err() {
@@ -194,6 +189,20 @@ impl AeadKey {
         }
         opened
     }
+}
+
+/// AWS-LC's ChaCha20-Poly1305 works on a copy of the key on the stack and leaves it there; its AES-GCM does not.
+#[cfg(feature = "aws-lc-rs")]
+fn on_aws_lc<T>(
+    key: &aws_lc_rs::aead::LessSafeKey,
+    work: impl FnOnce() -> Result<T, aws_lc_rs::error::Unspecified>,
+) -> Result<T, Refused> {
+    let done = if *key.algorithm() == aws_lc_rs::aead::CHACHA20_POLY1305 {
+        stack::swept::<{ stack::CIPHER }, _>(work)
+    } else {
+        work()
+    };
+    done.map_err(|_| Refused)
 }
 
 /// The AES-256 block cipher, for the key derivation of XAES-256-GCM.

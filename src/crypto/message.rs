@@ -200,6 +200,9 @@ impl Drop for MessageCipher {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod interleavings;
+
 #[cfg(test)]
 mod tests {
     use super::*;

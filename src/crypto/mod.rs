@@ -15,6 +15,7 @@ pub(crate) mod reader_keys;
 pub(crate) mod secret;
 pub(crate) mod signing;
 pub(crate) mod split;
+pub(crate) mod stack;
 pub(crate) mod suite;
 pub(crate) mod wiped;
 pub(crate) mod writer;

@@ -4,12 +4,11 @@
 //! keeping keys that nobody asks for again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use arc_swap::{ArcSwapOption, Guard};
 
 use crate::crypto::aead::AeadKey;
 use crate::crypto::xaes::PREFIX_LEN;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{ArcSwapOption, Guard};
 
 /// How many derived AES keys a data key keeps at most.
 const KEPT: usize = 4;

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-
 use crate::crypto::aead::AeadKey;
 use crate::crypto::allotment::Lot;
 use crate::crypto::xaes::PREFIX_LEN;
+use crate::sync::ArcSwapOption;
 
 /// How long a writer keeps its prefix.
 pub(crate) const PREFIX_LIFE: Duration = Duration::from_secs(60);

@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 
 use crate::crypto::aead::{AeadKey, Algorithm, Backend, BlockKey, Refused};
 use crate::crypto::secret::Secret;
+use crate::crypto::stack;
 
 /// Bytes of an XAES-256-GCM nonce.
 pub(crate) const NONCE_LEN: usize = 24;
@@ -24,6 +25,10 @@ pub(crate) struct XaesKey {
 
 impl XaesKey {
     pub(crate) fn new(backend: Backend, key: &Secret<32>) -> Self {
+        stack::swept::<{ stack::CIPHER }, _>(|| Self::expand(backend, key))
+    }
+
+    fn expand(backend: Backend, key: &Secret<32>) -> Self {
         let block = BlockKey::new(key.expose());
         // 1. L = AES-256(K, 0^128)
         let mut l = [[0_u8; 16]; 2];
@@ -40,6 +45,10 @@ impl XaesKey {
 
     /// The AES-256-GCM key for all nonces that start with `prefix` (steps 3 to 5).
     pub(crate) fn derive(&self, prefix: &[u8; PREFIX_LEN]) -> Result<AeadKey, Refused> {
+        stack::swept::<{ stack::CIPHER }, _>(|| self.derive_here(prefix))
+    }
+
+    fn derive_here(&self, prefix: &[u8; PREFIX_LEN]) -> Result<AeadKey, Refused> {
         // 3. M1 = 0x00 || 0x01 || 'X' || 0x00 || N[:12]    4. M2 = 0x00 || 0x02 || 'X' || 0x00 || N[:12]
         let mut blocks =
             [[0, 1, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 2, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];

@@ -5,11 +5,9 @@
 //! and so wiped, as soon as the last call that uses it ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use hashbrown::Equivalent;
 
 use crate::crypto::allotment::Budget;
@@ -20,6 +18,8 @@ use crate::key::period::PeriodLabel;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::keyring::cow_map::CowMap;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{ArcSwapOption, Mutex, MutexGuard};
 
 /// An unwrapped data key and how long it may be used. All times are monotonic; none is ever extended.
 pub(crate) struct CachedKey {
@@ -369,6 +369,9 @@ impl Book {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod interleavings;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,17 +382,17 @@ mod tests {
     use crate::key::region::Region;
     use crate::key::state::KeyState;
 
-    const TTL: Duration = Duration::from_secs(300);
+    pub(super) const TTL: Duration = Duration::from_secs(300);
 
-    fn tenant(name: &str) -> TenantId {
+    pub(super) fn tenant(name: &str) -> TenantId {
         TenantId::new(name).unwrap()
     }
 
-    fn scope(channel: u8) -> Scope {
+    pub(super) fn scope(channel: u8) -> Scope {
         Scope::new(&[("channel", &channel.to_string())]).unwrap()
     }
 
-    fn key(of: &str, channel: u8, loaded: Duration) -> Arc<CachedKey> {
+    pub(super) fn key(of: &str, channel: u8, loaded: Duration) -> Arc<CachedKey> {
         let mut bytes = [channel; 32];
         bytes[0] = !channel;
         bytes[1..=of.len()].copy_from_slice(of.as_bytes());

@@ -7,8 +7,9 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use hashbrown::{Equivalent, HashTable};
+
+use crate::sync::ArcSwap;
 
 /// 128 shards: a write among 100 000 keys copies some 800 pointers.
 const SHARDS: usize = 128;

@@ -8,8 +8,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -19,6 +18,8 @@ use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
 use crate::keyring::cache::CachedKey;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// What is being loaded.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -106,7 +107,7 @@ impl Flights {
         let loading = load(wanted.clone(), stale.clone());
         flights.insert(wanted, Flight { stale, landed: landed.clone() });
         drop(flights);
-        runtime.spawn(async move {
+        spawn(runtime, async move {
             let loaded = loading.await;
             // Off the board before anyone is told: whoever comes now finds the key in the cache.
             drop(boarded);
@@ -130,6 +131,17 @@ impl Flights {
     }
 }
 
+#[cfg(not(all(test, shuttle)))]
+fn spawn(runtime: &Handle, load: impl Future<Output = ()> + Send + 'static) {
+    drop(runtime.spawn(load));
+}
+
+/// In a model of interleavings the schedule runs the loads.
+#[cfg(all(test, shuttle))]
+fn spawn(_: &Handle, load: impl Future<Output = ()> + Send + 'static) {
+    drop(shuttle::future::spawn(load));
+}
+
 /// Waits for a flight to land.
 pub(crate) async fn landing(mut landed: watch::Receiver<Option<Loaded>>) -> Loaded {
     let ended =
@@ -139,3 +151,6 @@ pub(crate) async fn landing(mut landed: watch::Receiver<Option<Loaded>>) -> Load
         Err(e) => Err(ended().with_source(e)),
     }
 }
+
+#[cfg(all(test, shuttle))]
+mod interleavings;
