@@ -24,7 +24,7 @@ fuzz TARGET *ARGS:
 
 # the benches; arguments go to criterion, e.g. `just bench --quick`
 bench *ARGS:
-    cargo bench --all-features --bench message --bench keyring --bench file -- {{ARGS}}
+    cargo bench --all-features --bench message --bench keyring --bench store --bench file -- {{ARGS}}
 
 # are the vectors on disk what the reference writes? (`scripts/test` makes .venv)
 vectors:
