@@ -23,7 +23,7 @@ pub(crate) type Row = (String, Option<&'static str>, &'static str);
 
 fn rows() -> Vec<Row> {
     let mut rows = vec![
-        ("bare aws-lc-rs AES-256-GCM, in place".to_owned(), Some(BARE_SEAL), BARE_OPEN),
+        ("bare AES-256-GCM, in place".to_owned(), Some(BARE_SEAL), BARE_OPEN),
         ("strongroom, in place".to_owned(), Some(SEAL_INTO), OPEN_IN_PLACE),
         ("strongroom, new buffer".to_owned(), Some(SEAL), OPEN),
         ("strongroom, unknown writer".to_owned(), None, OPEN_UNKNOWN),
