@@ -24,7 +24,18 @@ fuzz TARGET *ARGS:
 
 # the benches; arguments go to criterion, e.g. `just bench --quick`
 bench *ARGS:
-    cargo bench --all-features --bench message --bench keyring --bench file -- {{ARGS}}
+    cargo bench --all-features --bench message --bench keyring --bench store --bench file -- {{ARGS}}
+
+# the README's tables and its plot, strongroom beside other crates; builds two cloud SDKs. `just bench-table --quick` only smokes
+bench-table *ARGS:
+    cargo run --release --manifest-path benches/peers/Cargo.toml --no-default-features -- {{ARGS}}
+    cargo run --release --manifest-path benches/peers/Cargo.toml -- {{ARGS}}
+
+# formatting and lints of benches/peers, which CI does not build
+lint-peers:
+    cargo fmt --check --manifest-path benches/peers/Cargo.toml
+    cargo clippy --manifest-path benches/peers/Cargo.toml --no-default-features -- -D warnings
+    cargo clippy --manifest-path benches/peers/Cargo.toml -- -D warnings
 
 # are the vectors on disk what the reference writes? (`scripts/test` makes .venv)
 vectors:

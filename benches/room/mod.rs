@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use strongroom::{
-    Field, LocalKms, MemoryKeyStore, Region, ScopeHandle, Strongroom, StrongroomBuilder, Suite, TenantPolicy,
+    Field, KekUri, LocalKms, MemoryKeyStore, Region, ScopeHandle, Strongroom, StrongroomBuilder, Suite, TenantPolicy,
 };
 
 pub(crate) const REGION: &str = "eu-central-1";
@@ -16,17 +16,24 @@ pub(crate) const CONTEXT: [Field<'static>; 1] = [("message", "M77")];
 /// A room whose keys outlast the measurement.
 pub(crate) async fn room(suite: Suite, build: impl FnOnce(StrongroomBuilder) -> StrongroomBuilder) -> Strongroom {
     let kms = LocalKms::in_memory();
-    let kek = kms.create_kek(TENANT, region()).unwrap();
+    assert_eq!(kms.create_kek(TENANT, region()).unwrap(), kek());
     let builder = Strongroom::builder().serving([REGION]).key_store(MemoryKeyStore::default()).kms(kms);
     // No runtime is driven while calls are measured, so nobody reads the log of changes.
     let builder = builder.revocation_bound(Duration::from_hours(24));
     let room = build(builder).build().unwrap();
-    let policy = TenantPolicy::new(kek, region())
+    room.admin().enroll(TENANT, policy(suite)).await.unwrap();
+    room
+}
+
+pub(crate) fn policy(suite: Suite) -> TenantPolicy {
+    TenantPolicy::new(kek(), region())
         .scope_by(["workspace", "channel"])
         .suite(suite)
-        .cache_ttl(Duration::from_hours(24));
-    room.admin().enroll(TENANT, policy).await.unwrap();
-    room
+        .cache_ttl(Duration::from_hours(24))
+}
+
+fn kek() -> KekUri {
+    KekUri::new(&format!("local:{TENANT}")).unwrap()
 }
 
 fn region() -> Region {
