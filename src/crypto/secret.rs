@@ -118,9 +118,11 @@ impl DataKey {
     }
 }
 
-/// Whether all bytes are equal (or there are none): the shape of an unset or placeholder key.
+/// Whether all bytes are equal (or there are none): the shape of an unset or placeholder key. Looks at all of them, whatever
+/// they are.
 pub(crate) fn is_uniform(bytes: &[u8]) -> bool {
-    bytes.windows(2).all(|pair| pair.first() == pair.last())
+    let first = bytes.first().copied().unwrap_or_default();
+    bytes.iter().fold(0, |differing, byte| differing | (byte ^ first)) == 0
 }
 
 /// What an envelope contained; its whole allocation is wiped on drop.

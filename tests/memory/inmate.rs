@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use strongroom::{
 };
 use zeroize::Zeroize;
 
-use crate::{FOLDER, SECRETS, STORE, SUITE};
+use crate::{SECRETS, STORE, SUITE};
 
 const MASK: u8 = 0xA5;
 pub(crate) const CONTEXT: [(&str, &str); 1] = [("message", "M77")];
@@ -41,7 +40,9 @@ impl Masked {
     /// Into one allocation, which the caller wipes.
     fn unmask(&self) -> Vec<u8> {
         let mut secret = self.0.clone();
-        secret.iter_mut().for_each(|byte| *byte ^= MASK);
+        for byte in &mut secret {
+            *byte ^= MASK;
+        }
         secret
     }
 }
@@ -202,7 +203,8 @@ impl Inmate {
         step("purged", &[]);
         self.open(0, &first).await;
         step("loaded to open", &[]);
-        (self.open(0, &second).await, self.open(0, &second).await);
+        self.open(0, &second).await;
+        self.open(0, &second).await;
         step("reader key kept", &[]);
     }
 
@@ -274,12 +276,13 @@ impl Inmate {
     }
 }
 
+#[cfg_attr(not(feature = "sqlite"), allow(clippy::unused_async))]
 async fn store() -> Arc<dyn KeyStore> {
     match std::env::var(STORE).unwrap().as_str() {
         #[cfg(feature = "sqlite")]
         "sqlite" => {
-            let folder = PathBuf::from(std::env::var(FOLDER).unwrap());
-            Arc::new(strongroom::SqliteKeyStore::open(folder.join("keys.db")).await.unwrap())
+            let path = format!("{}/keys.db", std::env::var(crate::FOLDER).unwrap());
+            Arc::new(strongroom::SqliteKeyStore::open(path).await.unwrap())
         }
         _ => Arc::new(MemoryKeyStore::default()),
     }

@@ -28,7 +28,7 @@ impl Needles {
         assert!(!secret.is_empty() && secret.len().is_multiple_of(PIECE), "{name}: whole pieces");
         self.names.push(name.to_owned());
         for piece in secret.as_chunks().0 {
-            self.starts[start(piece)] = true;
+            self.starts[start(*piece)] = true;
             let before = self.pieces.insert(*piece, self.names.len() - 1);
             assert!(before.is_none_or(|other| self.names[other] == name), "{name} is no secret of its own");
         }
@@ -38,7 +38,7 @@ impl Needles {
 impl Needles {
     fn find_in(&self, bytes: &[u8], mut found: impl FnMut(usize, usize)) {
         for (offset, piece) in bytes.array_windows::<PIECE>().enumerate() {
-            if self.starts[start(piece)]
+            if self.starts[start(*piece)]
                 && let Some(what) = self.pieces.get(piece)
             {
                 found(*what, offset);
@@ -47,7 +47,7 @@ impl Needles {
     }
 }
 
-fn start(bytes: &[u8; PIECE]) -> usize {
+fn start(bytes: [u8; PIECE]) -> usize {
     usize::from(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 

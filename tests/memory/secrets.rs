@@ -39,7 +39,9 @@ fn drawn(what: &str) -> [u8; 32] {
 pub(crate) fn expand<const N: usize>(key: &[u8], info: &[u8]) -> [u8; N] {
     let block = |before: &[u8], counter: u8| {
         let mut mac = <hmac::Hmac<Sha512> as hmac::KeyInit>::new_from_slice(key).unwrap();
-        [before, info, &[counter]].iter().for_each(|part| mac.update(part));
+        for part in [before, info, &[counter]] {
+            mac.update(part);
+        }
         mac.finalize().into_bytes().to_vec()
     };
     let first = block(&[], 1);
@@ -84,22 +86,18 @@ pub(crate) fn k1(message_key: &[u8; 32]) -> [u8; 16] {
 
 /// The AES-256-GCM key of XAES-256-GCM, or the subkey of XChaCha20-Poly1305, that a message with this nonce is sealed under.
 pub(crate) fn message_subkey(message_key: &[u8; 32], suite: Suite, nonce: &[u8; 24]) -> [u8; 32] {
-    match suite {
-        Suite::Aes256Gcm => {
-            let half = |n: u8| {
-                let mut block = [0; 16];
-                block[..4].copy_from_slice(&[0, n, b'X', 0]);
-                block[4..].copy_from_slice(&nonce[..12]);
-                block.iter_mut().zip(k1(message_key)).for_each(|(byte, mask)| *byte ^= mask);
-                encrypted(message_key, block)
-            };
-            *[half(1), half(2)].concat().first_chunk().unwrap()
-        }
-        _ => {
-            let head: &[u8; 16] = nonce.first_chunk().unwrap();
-            chacha20::hchacha::<chacha20::R20>(message_key.into(), head.into()).into()
-        }
+    if suite != Suite::Aes256Gcm {
+        let head: &[u8; 16] = nonce.first_chunk().unwrap();
+        return chacha20::hchacha::<chacha20::R20>(message_key.into(), head.into()).into();
     }
+    let half = |n: u8| {
+        let mut block = [0; 16];
+        block[..4].copy_from_slice(&[0, n, b'X', 0]);
+        block[4..].copy_from_slice(&nonce[..12]);
+        block.iter_mut().zip(k1(message_key)).for_each(|(byte, mask)| *byte ^= mask);
+        encrypted(message_key, block)
+    };
+    *[half(1), half(2)].concat().first_chunk().unwrap()
 }
 
 fn encrypted(key: &[u8; 32], block: [u8; 16]) -> [u8; 16] {

@@ -72,7 +72,9 @@ fn slots_map_and_book_agree_whoever_comes_in_between() {
                 drop(cache.slot(&keys[0].tenant, keys[0].key.scope()));
             }),
         ];
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_agreement(&cache, &keys);
         cache.purge_all(|| {});
         assert_agreement(&cache, &keys);
@@ -103,7 +105,9 @@ fn after_a_purge_no_key_that_it_covers_can_be_found() {
         let found =
             |key: &CachedKey| cache.with_opening(&key.tenant, key.key.key_id(), Duration::ZERO, |_| ()).is_some();
         assert!(!keys.iter().any(|key| found(key)) && slot.slot().current.load().is_none(), "right after");
-        loads.into_iter().for_each(|load| load.join().unwrap());
+        for load in loads {
+            load.join().unwrap();
+        }
         assert!(!keys.iter().any(|key| found(key)) && slot.slot().current.load().is_none(), "ever after");
     });
 }
