@@ -600,7 +600,7 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 static READ: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 static ENDED: [AtomicU64; OUTCOMES.len()] = [const { AtomicU64::new(0) }; OUTCOMES.len()];
 /// Runs from one line to the next.
-const TELL: u64 = 1 << 14;
+const TELL: u64 = 1 << 12;
 
 fn count(outcome: &str) {
     let at = OUTCOMES.iter().position(|name| *name == outcome).unwrap_or(OUTCOMES.len() - 1);

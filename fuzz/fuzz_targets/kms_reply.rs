@@ -172,7 +172,7 @@ static COUNTS: Counts = Counts {
     blobs: AtomicU64::new(0),
 };
 /// Runs from one line to the next.
-const TELL: u64 = 1 << 13;
+const TELL: u64 = 1 << 10;
 
 fn count(of: &AtomicU64) -> u64 {
     of.fetch_add(1, Ordering::Relaxed) + 1

@@ -35,7 +35,7 @@ static ENDINGS: Endings = Endings::new(std::collections::BTreeMap::new());
 static RUNS: AtomicU64 = AtomicU64::new(0);
 static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 /// Runs from one line to the next.
-const TELL: u64 = 1 << 12;
+const TELL: u64 = 1 << 10;
 
 fn place(byte: u8) -> Place {
     if byte & 1 == 0 { Place::Eu } else { Place::Us }

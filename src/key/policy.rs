@@ -312,7 +312,7 @@ impl TenantPolicy {
         if self.retention_secs == Some(0) {
             return Err(Error::invalid("the retention time must be at least a second"));
         }
-        check_scope_fields(self.scope_fields.iter().map(String::as_str))?;
+        check_scope_fields(&self.scope_fields.iter().map(String::as_str))?;
         if !(1..=24 * 3600).contains(&self.cache_ttl_secs) {
             return Err(Error::invalid("the cache time to live is 1 second to 24 hours"));
         }
@@ -336,7 +336,7 @@ impl TenantPolicy {
 ///
 /// # Errors
 /// `InvalidArgument` saying what is wrong.
-pub(crate) fn check_scope_fields<'a>(fields: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+pub(crate) fn check_scope_fields<'a>(fields: &(impl Iterator<Item = &'a str> + Clone)) -> Result<()> {
     for (i, field) in fields.clone().enumerate() {
         if i >= MAX_SCOPE_FIELDS {
             return Err(Error::invalid("a scope has at most 8 fields"));

@@ -85,7 +85,7 @@ impl KeyRecord {
         } else if self.revision == 0 || self.wrapped_epoch == 0 {
             "a key record has revision or epoch 0"
         } else {
-            check_scope_fields(self.scope.fields().map(|(name, _)| name))
+            check_scope_fields(&self.scope.fields().map(|(name, _)| name))
                 .map_err(|e| Error::malformed("a key record's scope cannot be").with_source(e))?;
             let mut both = self.wrapped.iter().chain(self.pending.as_ref().map(|p| &p.wrapped));
             let wrapped = both.try_for_each(WrappedKey::check);

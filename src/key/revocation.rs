@@ -49,7 +49,9 @@ fn sorted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Ord>(from: D) -> Resu
 /// As [`sorted`].
 fn sorted_keys<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<KeyId>>, D::Error> {
     let mut keys: Option<Vec<KeyId>> = Option::deserialize(from)?;
-    keys.iter_mut().for_each(|keys| keys.sort_unstable());
+    if let Some(keys) = &mut keys {
+        keys.sort_unstable();
+    }
     Ok(keys)
 }
 
