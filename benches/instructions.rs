@@ -8,9 +8,9 @@ mod room;
 use std::hint::black_box;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use strongroom::{Strongroom, Suite};
+use strongroom::Suite;
 
-use crate::room::{CONTEXT, TENANT, ready, room, scope};
+use crate::room::{CONTEXT, by_fresh_writers, ready, room, scope};
 
 const SIZE: usize = 256;
 const WRITERS: usize = 16;
@@ -26,20 +26,10 @@ fn main() {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(&operation, count));
 }
 
-/// Envelopes of one data key by as many writers, more than the reader keys that a data key keeps.
-async fn by_fresh_writers(room: &Strongroom, plaintext: &[u8]) -> Vec<Vec<u8>> {
-    let mut sealed = Vec::new();
-    for _ in 0..WRITERS {
-        room.admin().purge(TENANT).unwrap();
-        sealed.push(scope(room).await.seal(&CONTEXT, plaintext).await.unwrap());
-    }
-    sealed
-}
-
 async fn run(operation: &str, count: usize) {
     let plaintext = [5; SIZE];
     let room = room(Suite::Aes256Gcm, |builder| builder).await;
-    let foreign = by_fresh_writers(&room, &plaintext).await;
+    let foreign = by_fresh_writers(&room, &plaintext, WRITERS).await;
     let channel = scope(&room).await;
     let hot = channel.hot().await.unwrap();
     let sealed = channel.seal(&CONTEXT, &plaintext).await.unwrap();

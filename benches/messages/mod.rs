@@ -2,12 +2,12 @@
 
 use std::hint::black_box;
 
-use strongroom::{Strongroom, Suite};
+use strongroom::Suite;
 
 use crate::bare::{BARE_OPEN, BARE_SEAL};
 use crate::contest::{Contest, timed};
 use crate::copies::opening;
-use crate::room::{CONTEXT, TENANT, ready, room, scope};
+use crate::room::{CONTEXT, by_fresh_writers, ready, room, scope};
 
 pub(crate) const SIZES: [(usize, &str); 4] = [(64, "64 B"), (256, "256 B"), (1024, "1 KiB"), (4096, "4 KiB")];
 
@@ -20,20 +20,10 @@ pub(crate) const OPEN_UNKNOWN: &str = "HotScope::open, unknown writer";
 /// How many envelopes of fresh writers are opened in turn: far more than the reader keys that a data key keeps.
 const WRITERS: usize = 64;
 
-/// Envelopes of one data key by as many writers: a key that is taken out of memory and loaded again starts a new one.
-async fn by_fresh_writers(room: &Strongroom, plaintext: &[u8]) -> Vec<Vec<u8>> {
-    let mut sealed = Vec::new();
-    for _ in 0..WRITERS {
-        room.admin().purge(TENANT).unwrap();
-        sealed.push(scope(room).await.seal(&CONTEXT, plaintext).await.unwrap());
-    }
-    sealed
-}
-
 pub(crate) async fn enter(contest: &mut Contest, suite: Suite, size: usize) {
     let plaintext = vec![5; size];
     let room = room(suite, |builder| builder).await;
-    let foreign = by_fresh_writers(&room, &plaintext).await;
+    let foreign = by_fresh_writers(&room, &plaintext, WRITERS).await;
     let channel = scope(&room).await;
     let hot = channel.hot().await.unwrap();
     let sealed = channel.seal(&CONTEXT, &plaintext).await.unwrap();

@@ -44,6 +44,17 @@ pub(crate) async fn scope(room: &Strongroom) -> ScopeHandle {
     room.tenant(TENANT).await.unwrap().scope(SCOPE).unwrap()
 }
 
+/// Envelopes of one data key by as many writers: a key that is taken out of memory and loaded again starts a new one.
+#[allow(dead_code)] // not every bench opens those
+pub(crate) async fn by_fresh_writers(room: &Strongroom, plaintext: &[u8], writers: usize) -> Vec<Vec<u8>> {
+    let mut sealed = Vec::new();
+    for _ in 0..writers {
+        room.admin().purge(TENANT).unwrap();
+        sealed.push(scope(room).await.seal(&CONTEXT, plaintext).await.unwrap());
+    }
+    sealed
+}
+
 /// Polls once. With the key cached a call is ready at once, so no runtime takes part and none is measured.
 pub(crate) fn ready<T>(call: impl Future<Output = T>) -> T {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
