@@ -1,4 +1,5 @@
-//! Stored rows that no store was given, as `fuzz/fuzz_targets/key_record.rs` found them. They are refused as `Malformed`, whole.
+//! Stored rows that no store was given: found by `fuzz/fuzz_targets/key_record.rs`, or while its properties were written. They are
+//! refused as `Malformed`, whole.
 
 use strongroom::testing::{KeyRow, ManualClock, TenantRow};
 use strongroom::{
