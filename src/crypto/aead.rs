@@ -6,7 +6,6 @@ use chacha20poly1305::ChaCha20Poly1305 as RustChaCha;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::secret::Secret;
-#[cfg(feature = "aws-lc-rs")]
 use crate::crypto::stack;
 
 /// Bytes of a 96-bit AEAD nonce.
@@ -72,7 +71,11 @@ impl AeadKey {
     pub(crate) fn new(backend: Backend, algorithm: Algorithm, key: &[u8; 32]) -> Result<Self, Refused> {
         Ok(Self(match backend {
             Backend::RustCrypto => match algorithm {
-                Algorithm::Aes256Gcm => Repr::RustAes(Box::new(aes_gcm::Aes256Gcm::new(key.into()))),
+                Algorithm::Aes256Gcm => {
+                    // The key schedule is made on the stack and moved.
+                    let expand = || Box::new(aes_gcm::Aes256Gcm::new(key.into()));
+                    Repr::RustAes(stack::swept::<{ stack::CIPHER }, _>(expand))
+                }
                 Algorithm::ChaCha20Poly1305 => Repr::RustChaCha(RustChaCha::new(key.into())),
             },
             #[cfg(feature = "aws-lc-rs")]
@@ -96,10 +99,12 @@ impl AeadKey {
     ) -> Result<[u8; TAG_LEN], Refused> {
         match &self.0 {
             Repr::RustAes(key) => {
-                key.encrypt_inout_detached(nonce.into(), aad, in_out.into()).map(Into::into).map_err(|_| Refused)
+                let seal = || key.encrypt_inout_detached(nonce.into(), aad, in_out.into());
+                on_rust(seal).map(Into::into)
             }
             Repr::RustChaCha(key) => {
-                key.encrypt_inout_detached(nonce.into(), aad, in_out.into()).map(Into::into).map_err(|_| Refused)
+                let seal = || key.encrypt_inout_detached(nonce.into(), aad, in_out.into());
+                on_rust(seal).map(Into::into)
             }
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
@@ -170,10 +175,10 @@ impl AeadKey {
     ) -> Result<(), Refused> {
         let opened = match &self.0 {
             Repr::RustAes(key) => {
-                key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()).map_err(|_| Refused)
+                on_rust(|| key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()))
             }
             Repr::RustChaCha(key) => {
-                key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()).map_err(|_| Refused)
+                on_rust(|| key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()))
             }
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
@@ -189,6 +194,11 @@ impl AeadKey {
         }
         opened
     }
+}
+
+/// The portable ciphers leave blocks of plaintext, and ChaCha20 its key, on the stack.
+fn on_rust<T>(work: impl FnOnce() -> Result<T, aes_gcm::Error>) -> Result<T, Refused> {
+    stack::swept::<{ stack::CIPHER }, _>(work).map_err(|_| Refused)
 }
 
 /// AWS-LC's ChaCha20-Poly1305 works on a copy of the key on the stack and leaves it there; its AES-GCM does not.

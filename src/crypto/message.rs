@@ -8,6 +8,7 @@ use crate::crypto::allotment::{Budget, Lot};
 use crate::crypto::random;
 use crate::crypto::reader_keys::ReaderKeys;
 use crate::crypto::secret::Secret;
+use crate::crypto::stack;
 use crate::crypto::suite::Suite;
 use crate::crypto::writer::{PREFIX_LIFE, Writer, Writers};
 use crate::crypto::xaes::{self, XaesKey};
@@ -106,7 +107,8 @@ impl MessageCipher {
             (Construction::XChaCha { backend, key }, _) => {
                 nonce[..12].copy_from_slice(&random::public_bytes());
                 nonce[12..].copy_from_slice(&random::public_bytes());
-                xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal(&inner, aad, in_out))
+                let seal = || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal(&inner, aad, in_out));
+                stack::swept::<{ stack::CIPHER }, _>(seal)
             }
         };
         sealed.map_err(|Refused| SealFailure::Failed(cipher_failed()))
@@ -161,8 +163,8 @@ impl MessageCipher {
                 Ok(())
             }
             Construction::XChaCha { backend, key } => {
-                let (key, inner) = xchacha(*backend, key, nonce)?;
-                key.open(&inner, aad, in_out, tag)
+                let open = || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.open(&inner, aad, in_out, tag));
+                stack::swept::<{ stack::CIPHER }, _>(open)
             }
         }
     }

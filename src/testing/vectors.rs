@@ -88,6 +88,11 @@ impl BareKey {
     }
 }
 
+/// Whether two key ids are equal, compared as after an unwrap: in time that does not say where they differ.
+pub fn same_key_id(one: &KeyId, other: &KeyId) -> bool {
+    one.ct_eq(other)
+}
+
 /// The canonical form of a context.
 ///
 /// # Errors
