@@ -25,6 +25,7 @@ fn apart<T>(work: impl FnOnce() -> T) -> T {
 
 #[inline(never)]
 fn sweep<const DEPTH: usize>() {
-    // `black_box` may read it, so it is written.
-    black_box(&[0_u8; DEPTH]);
+    // Mutable, or it would be a constant elsewhere; `black_box` may read it, so it is written.
+    let mut below = [0_u8; DEPTH];
+    black_box(&mut below);
 }
