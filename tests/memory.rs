@@ -26,10 +26,8 @@ pub(crate) const STORE: &str = "STRONGROOM_TEST_STORE_KIND";
 pub(crate) const SUITE: &str = "STRONGROOM_TEST_SUITE";
 pub(crate) const FOLDER: &str = "STRONGROOM_TEST_FOLDER";
 
-/// Bytes, one register's, of a plaintext that may be found, and of a key on a stack, until something else is called. What the
-/// cipher's code leaves in a vector register is nobody's in safe Rust to wipe, and a panic's unwinding, for one, stores it; which
-/// words a compiler spills depends on its version and on the processor's routines. AWS-LC clears the registers that held keys;
-/// the portable ciphers do not.
+/// Bytes of a plaintext that may be found: what the cipher's code leaves in a vector register is nobody's in safe Rust to
+/// wipe, and a panic's unwinding, for one, stores it. AWS-LC clears the registers that held keys; the portable ciphers do not.
 const REGISTER: usize = 16;
 
 /// A process and what is looked for in it.
@@ -112,9 +110,8 @@ impl Watched {
         }
         finds.retain(|find| !in_use.contains(&find.what.as_str()));
         let copies = finds.chunk_by(Find::is_followed_by);
-        let may_stay = |find: &Find| find.what == "text" || find.is_on_a_stack() || cfg!(not(feature = "aws-lc-rs"));
-        let left = |find: &Find| if may_stay(find) { REGISTER } else { 0 };
-        let copies = copies.filter(|copy| Find::copied(copy) > left(&copy[0]));
+        let left = |what: &str| if what == "text" || cfg!(not(feature = "aws-lc-rs")) { REGISTER } else { 0 };
+        let copies = copies.filter(|copy| Find::copied(copy) > left(&copy[0].what));
         self.wrong.extend(copies.map(|copy| format!("{step}: {}", Find::copy(copy))));
     }
 

@@ -64,11 +64,6 @@ impl Find {
         self.what == next.what && self.address + PIECE as u64 == next.address
     }
 
-    /// Whether it lies on a thread's stack.
-    pub(crate) fn is_on_a_stack(&self) -> bool {
-        self.mapping == STACK || self.mapping == "[stack]"
-    }
-
     /// Bytes in a run of pieces.
     pub(crate) fn copied(pieces: &[Self]) -> usize {
         pieces.len() * PIECE
@@ -125,13 +120,11 @@ fn scan_mapping(memory: &File, from: u64, to: u64, needles: &Needles, mut found:
     to - from
 }
 
-const STACK: &str = "a thread's stack";
-
 /// A stack of a thread is a mapping of its size (std's default of 2 MiB) without a name.
 fn place(from: u64, to: u64, mapping: &str) -> String {
     match mapping.split_ascii_whitespace().nth(5) {
         Some(name) => name.to_owned(),
-        None if to - from == 2 << 20 => STACK.to_owned(),
+        None if to - from == 2 << 20 => "a thread's stack".to_owned(),
         None => "an anonymous mapping".to_owned(),
     }
 }
