@@ -18,6 +18,11 @@ use crate::kms::router::KmsRouter;
 use crate::sealer::TenantHandle;
 use crate::store::KeyStore;
 
+/// The builder's defaults that a plan of calls starts from, too.
+pub(crate) const REVOCATION_BOUND: Duration = Duration::from_secs(5);
+pub(crate) const CACHED_KEYS: usize = 100_000;
+pub(crate) const CACHED_KEYS_PER_TENANT: usize = 10_000;
+
 /// A strongroom: the keys of all tenants, as far as this process may touch them. Cheap to clone.
 ///
 /// ```
@@ -52,10 +57,10 @@ impl Strongroom {
             clock: Arc::new(SystemClock),
             kms_deadline: Duration::from_secs(5),
             kms_calls_per_tenant: 32,
-            revocation_bound: Duration::from_secs(5),
+            revocation_bound: REVOCATION_BOUND,
             anchor: None,
-            cached_keys: 100_000,
-            cached_keys_per_tenant: 10_000,
+            cached_keys: CACHED_KEYS,
+            cached_keys_per_tenant: CACHED_KEYS_PER_TENANT,
         }
     }
 

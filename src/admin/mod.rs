@@ -75,15 +75,7 @@ impl Admin {
             let tenant = TenantId::new(tenant)?;
             self.check_policy(&tenant, &policy).await?;
             let enrolled_at = self.keyring.clock.unix_millis();
-            let row = TenantRecord {
-                tenant,
-                policy,
-                revocations: Vec::new(),
-                erasures: Vec::new(),
-                rewrap: None,
-                enrolled_at,
-                epoch: 1,
-            };
+            let row = TenantRecord::enrolled(tenant, policy, enrolled_at);
             self.keyring.store.insert_tenant(&row).await
         };
         run.await.map_err(|e| explain(e, "enroll", tenant))

@@ -51,8 +51,8 @@ pub struct Preview {
     pub covers_new: bool,
     /// By scope and state: the first 100.
     pub rows: Vec<PreviewRow>,
-    /// How many rows there are beyond these.
-    pub more_rows: u64,
+    /// How many of the keys covered are in none of these rows.
+    pub more_keys: u64,
     /// The ids of the first 100 keys covered.
     pub keys: Vec<KeyId>,
 }
@@ -86,8 +86,8 @@ impl fmt::Display for Preview {
                 _ => writeln!(f, "-")?,
             }
         }
-        if self.more_rows > 0 {
-            writeln!(f, "and {} more rows", self.more_rows)?;
+        if self.more_keys > 0 {
+            writeln!(f, "and {} keys of other scopes and states", self.more_keys)?;
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl<'a> Tally<'a> {
             revoked: 0,
             covers_new: selector.key_ids().is_none() && !over,
             rows: Vec::new(),
-            more_rows: 0,
+            more_keys: 0,
             keys: Vec::new(),
         };
         Ok(Self { row, selector, rows: BTreeMap::new(), preview })
@@ -175,12 +175,16 @@ impl<'a> Tally<'a> {
         if record.period > row.last {
             row.last.clone_from(&record.period);
         }
+        // However many scopes there are, no more rows are held than shown. What is taken out here does not come in again, because
+        // the last of those held only moves forward: so the rows that stay have counted all of their keys.
+        if self.rows.len() > NAMED {
+            self.rows.pop_last();
+        }
     }
 
     fn preview(mut self) -> Preview {
-        let rows = self.rows.len();
-        self.preview.rows = self.rows.into_values().take(NAMED).collect();
-        self.preview.more_rows = rows.saturating_sub(NAMED) as u64;
+        self.preview.rows = self.rows.into_values().collect();
+        self.preview.more_keys = self.preview.covered - self.preview.rows.iter().map(|row| row.keys).sum::<u64>();
         self.preview
     }
 }

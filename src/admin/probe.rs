@@ -326,15 +326,7 @@ impl Probe<'_> {
 
     async fn record(&self, at: i64) -> Result<()> {
         let policy = self.policy;
-        let row = TenantRecord {
-            tenant: self.tenant.clone(),
-            policy: policy.clone(),
-            revocations: Vec::new(),
-            erasures: Vec::new(),
-            rewrap: None,
-            enrolled_at: at,
-            epoch: 1,
-        };
+        let row = TenantRecord::enrolled(self.tenant.clone(), policy.clone(), at);
         let (data_key, wrapped) = self.admin.keyring.generate(&row, policy.keks(), &self.contexts.own).await?;
         let record = KeyRecord {
             tenant: self.tenant.clone(),

@@ -288,6 +288,11 @@ impl TenantPolicy {
         Duration::from_secs(self.cache_ttl_secs)
     }
 
+    /// From which part of its time to live on a key in use is loaded again, ahead of its end.
+    pub(crate) fn refreshed_after(cache_ttl: Duration) -> Duration {
+        cache_ttl * 4 / 5
+    }
+
     pub(crate) fn verifies_new_keys(&self) -> bool {
         self.verify_new_keys
     }

@@ -34,6 +34,12 @@ pub struct TenantRecord {
 }
 
 impl TenantRecord {
+    /// The row of a tenant that is enrolled at this moment (Unix milliseconds).
+    pub(crate) fn enrolled(tenant: TenantId, policy: TenantPolicy, enrolled_at: i64) -> Self {
+        let (revocations, erasures) = (Vec::new(), Vec::new());
+        Self { tenant, policy, revocations, erasures, rewrap: None, enrolled_at, epoch: 1 }
+    }
+
     /// Checks what a store read, before anything is done with it.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::key::data_key::LoadedKey;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::kek_expression::KekExpression;
 use crate::key::period::PeriodLabel;
+use crate::key::policy::TenantPolicy;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::keyring::cow_map::CowMap;
@@ -55,7 +56,7 @@ impl CachedKey {
             key,
             opens_until: loaded + ttl,
             seals_until: loaded + ttl.min(seals_for),
-            refresh_at: AtomicU64::new(nanos(loaded + ttl * 4 / 5)),
+            refresh_at: AtomicU64::new(nanos(loaded + TenantPolicy::refreshed_after(ttl))),
             refresh_step: ttl / 20,
             place: AtomicU64::new(0),
         }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
+use crate::kms::aws_policy::is_account;
 
 /// `arn:PARTITION:kms:REGION:ACCOUNT:key/ID` or `…:alias/NAME`, in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,11 +68,6 @@ impl<'a> KeyArn<'a> {
             }),
         }
     }
-}
-
-/// Twelve digits.
-pub(crate) fn is_account(account: &str) -> bool {
-    account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Lower case letters, digits and inner hyphens: what may stand between the dots of a host's name.

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
 use crate::kms::aws::{AwsKms, pooled};
-use crate::kms::aws_arn::is_account;
 use crate::kms::aws_client::{ATTEMPT_TIMEOUT, AwsRole, CALL_TIMEOUT, Clients, http_client};
 use crate::kms::aws_guard::{PLAIN_HTTP, is_safe};
+use crate::kms::aws_policy::is_account;
 use crate::kms::aws_retry::RetryPolicy;
 
 /// Builds an [`AwsKms`].

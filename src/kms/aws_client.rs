@@ -15,8 +15,9 @@ use aws_smithy_types::retry::RetryConfig;
 
 use crate::error::{Error, Result};
 use crate::key::kek::KekUri;
-use crate::kms::aws_arn::{KeyArn, is_account};
+use crate::kms::aws_arn::KeyArn;
 use crate::kms::aws_guard::Guard;
+use crate::kms::aws_policy::is_account;
 use crate::kms::aws_retry::RetryBudget;
 
 /// The session's name in the tenant's own trail.

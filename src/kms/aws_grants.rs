@@ -82,17 +82,31 @@ impl Statement {
     }
 }
 
-/// Actions are compared without regard to case; `*` and `?` stand for anything.
+/// Actions are compared without regard to case; `*` and `?` stand for anything. A tenant wrote the pattern: neither its length
+/// nor its stars cost more than their product with the action's length.
 fn matches(pattern: &str, action: &str) -> bool {
-    fn at(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut pattern, mut text) = (pattern.as_bytes(), action.as_bytes());
+    // What stood behind the last star, and the text from which on it has not been tried.
+    let mut again: Option<(&[u8], &[u8])> = None;
+    loop {
         match (pattern.split_first(), text.split_first()) {
-            (None, None) => true,
-            (Some((b'*', rest)), _) => at(rest, text) || text.split_first().is_some_and(|(_, text)| at(pattern, text)),
-            (Some((p, rest)), Some((t, text))) => (*p == b'?' || p.eq_ignore_ascii_case(t)) && at(rest, text),
-            _ => false,
+            (None, None) => return true,
+            (Some((b'*', behind)), _) => {
+                again = Some((behind, text));
+                pattern = behind;
+            }
+            (Some((p, behind)), Some((t, rest))) if *p == b'?' || p.eq_ignore_ascii_case(t) => {
+                (pattern, text) = (behind, rest);
+            }
+            _ => {
+                // The star takes one more character. The last star alone: what an earlier one could take, it can too.
+                let Some((behind, from)) = again else { return false };
+                let Some((_, rest)) = from.split_first() else { return false };
+                again = Some((behind, rest));
+                (pattern, text) = (behind, rest);
+            }
         }
     }
-    at(pattern.as_bytes(), action.as_bytes())
 }
 
 /// What the key policy `text` lets others than administrators do, as far as it can be told. `account` is the KEK's.
@@ -176,6 +190,21 @@ mod tests {
         assert_eq!(outcomes(&statement(r#""*""#, r#""kms:*""#, conditional))[0].1, Outcome::Warn);
         let all_but = r#"{"Statement": [{"Effect": "Allow", "Principal": "*", "NotAction": "kms:Decrypt"}]}"#;
         assert_eq!(outcomes(all_but)[0].1, Outcome::Fail);
+    }
+
+    #[test]
+    fn patterns_as_the_iam_guide_has_them_and_quick_whatever_they_are() {
+        let action = "kms:DisableKey";
+        for pattern in ["*", "kms:*", "KMS:disable?ey", "k*:*Key", "kms:DisableKey*", "**", "*y"] {
+            assert!(matches(pattern, action), "{pattern}");
+        }
+        for pattern in ["", "?", "kms:", "kms:Disable", "*x", "kms:*?Keys", "kms:DisableKey?", "*z*"] {
+            assert!(!matches(pattern, action), "{pattern}");
+        }
+        // Trying every way would take longer than anybody waits, or more stack than there is.
+        assert!(!matches(&format!("{}x", "*e".repeat(16_000)), action));
+        assert!(matches(&"*".repeat(1 << 20), action));
+        assert!(!matches(&format!("{}x", "*?".repeat(7)), action));
     }
 
     #[test]

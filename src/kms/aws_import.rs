@@ -11,9 +11,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
 use crate::kms::aws::{AwsKms, SCHEME};
-use crate::kms::aws_arn::{KeyArn, is_account};
+use crate::kms::aws_arn::KeyArn;
 use crate::kms::aws_describe::millis;
 use crate::kms::aws_error::{Operation, failure};
+use crate::kms::aws_policy::is_account;
 use crate::kms::aws_retry::Failure;
 
 /// Bytes of an RSA-4096 ciphertext.

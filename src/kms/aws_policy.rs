@@ -342,7 +342,8 @@ fn literal(value: &str) -> Result<String> {
     Ok(value.replace("${", "${$}{"))
 }
 
-fn is_account(text: &str) -> bool {
+/// Whether `text` is the number of an AWS account.
+pub(crate) fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::key::policy::TenantPolicy;
 use crate::key::region::Region;
 use crate::plan::report::CallPlan;
+use crate::room::{CACHED_KEYS, CACHED_KEYS_PER_TENANT, REVOCATION_BOUND};
 
 /// Price of 10 000 requests to AWS KMS in US dollars ("AWS Key Management Service pricing", symmetric keys, November 2026).
 const PRICE_PER_10_000: f64 = 0.03;
@@ -116,9 +117,9 @@ impl CallPlanner {
             price: PRICE_PER_10_000,
             quota: QUOTA,
             quotas: BTreeMap::new(),
-            revocation_bound: Duration::from_secs(5),
-            cached_keys: 100_000,
-            cached_keys_per_tenant: 10_000,
+            revocation_bound: REVOCATION_BOUND,
+            cached_keys: CACHED_KEYS as u64,
+            cached_keys_per_tenant: CACHED_KEYS_PER_TENANT as u64,
         }
     }
 

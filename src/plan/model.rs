@@ -13,8 +13,6 @@ use crate::key::period::Period;
 use crate::key::policy::TenantPolicy;
 use crate::plan::TenantLoad;
 
-/// From which part of its time to live on a key is loaded again when it is used.
-const REFRESHED_AT: f64 = 0.8;
 /// Up to as many loads in a key's life are counted one by one; beyond, the limit of many serves.
 const COUNTED: f64 = 400.0;
 
@@ -49,7 +47,8 @@ impl TenantLoad {
 
     pub(crate) fn rates(&self, nodes: u32) -> Result<Rates> {
         let (nodes, scopes, policy) = (f64::from(nodes), self.scopes()?, &self.policy);
-        let delay = REFRESHED_AT * policy.key_cache_ttl().as_secs_f64();
+        let ttl = policy.key_cache_ttl();
+        let (ttl, delay) = (ttl.as_secs_f64(), TenantPolicy::refreshed_after(ttl).as_secs_f64());
         let (making, loading) = (making(policy), loading(policy.keks()));
         let mut rates = Rates { scopes, ..Rates::default() };
         let busy = self.seals + self.opens;
@@ -60,7 +59,7 @@ impl TenantLoad {
             let loads = nodes * loads(at_node, life, delay);
             rates.made = scopes * made / life;
             rates.loaded = scopes * (loads - made).max(0.0) / life;
-            rates.cached = scopes * resting(at_node, delay);
+            rates.cached = scopes * resting(at_node, ttl, delay);
             if policy.key_period() != Period::None {
                 let first = |rate: f64| 1.0 - (-rate).exp(); // in the first second
                 let made = first(at_node * nodes);
@@ -72,7 +71,7 @@ impl TenantLoad {
             let keys = count(self.old_keys);
             let at_node = self.old_opens / keys / nodes;
             rates.old_loaded = keys * nodes / (delay + 1.0 / at_node);
-            rates.cached += keys * resting(at_node, delay);
+            rates.cached += keys * resting(at_node, ttl, delay);
         }
         add(&mut rates.calls, &making, rates.made);
         add(&mut rates.calls, &loading, rates.loaded + rates.old_loaded);
@@ -140,8 +139,7 @@ fn at_least(least: u32, mean: f64) -> f64 {
 }
 
 /// The part of the time that a node has a key in memory: the time to live out of the time between two first loads.
-fn resting(rate: f64, delay: f64) -> f64 {
-    let ttl = delay / REFRESHED_AT;
+fn resting(rate: f64, ttl: f64, delay: f64) -> f64 {
     (ttl / (delay + 1.0 / rate)).min(1.0)
 }
 
