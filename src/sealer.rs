@@ -182,14 +182,22 @@ impl ScopeHandle {
 
     /// Seals with the key in the scope's slot. The hot path: one atomic load, one clock read, the cipher.
     pub(crate) fn seal_in_hand(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> InHand<()> {
+        self.with_sealing_key_in_hand(|key, now| seal_with(key, now, context, plaintext, out))
+    }
+
+    /// Runs `work` on the Active key, if it is in hand and may be used now.
+    #[inline]
+    pub(crate) fn with_sealing_key_in_hand<T>(
+        &self,
+        work: impl FnOnce(&CachedKey, Duration) -> InHand<T>,
+    ) -> InHand<T> {
         let now = self.keyring.now();
-        let current = self.slot.slot().current.load();
-        match &*current {
+        match &*self.slot.slot().current.load() {
             Some(key) if now < key.seals_until && self.keyring.watch.is_leased(now) => {
                 if key.wants_refresh(now) {
                     self.keyring.refresh(self.sealing());
                 }
-                seal_with(key, now, context, plaintext, out)
+                work(key, now)
             }
             _ => InHand::Missing,
         }

@@ -97,20 +97,28 @@ impl AeadKey {
         aad: &[u8],
         in_out: &mut [u8],
     ) -> Result<[u8; TAG_LEN], Refused> {
+        self.sweeping(|| self.seal_unswept(nonce, aad, in_out))
+    }
+
+    /// As [`Self::seal`], for callers that sweep the stack themselves.
+    pub(crate) fn seal_unswept(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        in_out: &mut [u8],
+    ) -> Result<[u8; TAG_LEN], Refused> {
         match &self.0 {
             Repr::RustAes(key) => {
-                let seal = || key.encrypt_inout_detached(nonce.into(), aad, in_out.into());
-                on_rust(seal).map(Into::into)
+                key.encrypt_inout_detached(nonce.into(), aad, in_out.into()).map(Into::into).map_err(|_| Refused)
             }
             Repr::RustChaCha(key) => {
-                let seal = || key.encrypt_inout_detached(nonce.into(), aad, in_out.into());
-                on_rust(seal).map(Into::into)
+                key.encrypt_inout_detached(nonce.into(), aad, in_out.into()).map(Into::into).map_err(|_| Refused)
             }
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
                 use aws_lc_rs::aead::{Aad, Nonce};
                 let nonce = Nonce::assume_unique_for_key(*nonce);
-                let tag = on_aws_lc(key, || key.seal_in_place_separate_tag(nonce, Aad::from(aad), in_out))?;
+                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), in_out).map_err(|_| Refused)?;
                 tag.as_ref().try_into().map_err(|_| Refused)
             }
         }
@@ -132,7 +140,7 @@ impl AeadKey {
             use aws_lc_rs::aead::{Aad, Nonce};
             let (mut tag, nonce) = ([0; TAG_LEN], Nonce::assume_unique_for_key(*nonce));
             let seal = || key.seal_out_of_place_scatter(nonce, Aad::from(aad), from, to, &[], &mut tag);
-            return on_aws_lc(key, seal).map(|()| tag);
+            return self.sweeping(seal).map(|()| tag).map_err(|_| Refused);
         }
         to.copy_from_slice(from);
         self.seal(nonce, aad, to)
@@ -154,12 +162,8 @@ impl AeadKey {
         if let Repr::AwsLc(key) = &self.0 {
             use aws_lc_rs::aead::{Aad, Nonce};
             let nonce = Nonce::assume_unique_for_key(*nonce);
-            let opened = on_aws_lc(key, || key.open_separate_gather(nonce, Aad::from(aad), from, tag, to));
-            if opened.is_err() {
-                // Whatever a backend leaves behind, nothing unauthenticated leaves this function.
-                to.zeroize();
-            }
-            return opened;
+            let opened = self.sweeping(|| key.open_separate_gather(nonce, Aad::from(aad), from, tag, to));
+            return wiped_if_refused(opened.is_ok(), to);
         }
         to.copy_from_slice(from);
         self.open(nonce, aad, to, tag)
@@ -173,46 +177,54 @@ impl AeadKey {
         in_out: &mut [u8],
         tag: &[u8; TAG_LEN],
     ) -> Result<(), Refused> {
+        self.sweeping(|| self.open_unswept(nonce, aad, in_out, tag))
+    }
+
+    /// As [`Self::open`], for callers that sweep the stack themselves.
+    pub(crate) fn open_unswept(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        in_out: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Refused> {
         let opened = match &self.0 {
             Repr::RustAes(key) => {
-                on_rust(|| key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()))
+                key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()).is_ok()
             }
             Repr::RustChaCha(key) => {
-                on_rust(|| key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()))
+                key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()).is_ok()
             }
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
                 use aws_lc_rs::aead::{Aad, Nonce};
                 let nonce = Nonce::assume_unique_for_key(*nonce);
-                let open = || key.open_in_place_separate_tag(nonce, Aad::from(aad), tag.as_slice(), in_out).map(|_| ());
-                on_aws_lc(key, open)
+                key.open_in_place_separate_tag(nonce, Aad::from(aad), tag.as_slice(), in_out).is_ok()
             }
         };
-        if opened.is_err() {
-            // Whatever a backend leaves behind, nothing unauthenticated leaves this function.
-            in_out.zeroize();
-        }
-        opened
+        wiped_if_refused(opened, in_out)
+    }
+
+    /// Runs `work` with this key, and wipes what it leaves on the stack.
+    fn sweeping<T>(&self, work: impl FnOnce() -> T) -> T {
+        let leaves_residue = match &self.0 {
+            // The portable ciphers leave blocks of plaintext, and ChaCha20 its key.
+            Repr::RustAes(_) | Repr::RustChaCha(_) => true,
+            // AWS-LC's ChaCha20-Poly1305 works on a copy of the key; its AES-GCM does not.
+            #[cfg(feature = "aws-lc-rs")]
+            Repr::AwsLc(key) => *key.algorithm() == aws_lc_rs::aead::CHACHA20_POLY1305,
+        };
+        if leaves_residue { stack::swept::<{ stack::CIPHER }, _>(work) } else { work() }
     }
 }
 
-/// The portable ciphers leave blocks of plaintext, and ChaCha20 its key, on the stack.
-fn on_rust<T>(work: impl FnOnce() -> Result<T, aes_gcm::Error>) -> Result<T, Refused> {
-    stack::swept::<{ stack::CIPHER }, _>(work).map_err(|_| Refused)
-}
-
-/// AWS-LC's ChaCha20-Poly1305 works on a copy of the key on the stack and leaves it there; its AES-GCM does not.
-#[cfg(feature = "aws-lc-rs")]
-fn on_aws_lc<T>(
-    key: &aws_lc_rs::aead::LessSafeKey,
-    work: impl FnOnce() -> Result<T, aws_lc_rs::error::Unspecified>,
-) -> Result<T, Refused> {
-    let done = if *key.algorithm() == aws_lc_rs::aead::CHACHA20_POLY1305 {
-        stack::swept::<{ stack::CIPHER }, _>(work)
-    } else {
-        work()
-    };
-    done.map_err(|_| Refused)
+/// Whatever a backend leaves behind, nothing unauthenticated leaves this file.
+fn wiped_if_refused(opened: bool, text: &mut [u8]) -> Result<(), Refused> {
+    if opened {
+        return Ok(());
+    }
+    text.zeroize();
+    Err(Refused)
 }
 
 /// The AES-256 block cipher, for the key derivation of XAES-256-GCM.

@@ -107,7 +107,8 @@ impl MessageCipher {
             (Construction::XChaCha { backend, key }, _) => {
                 nonce[..12].copy_from_slice(&random::public_bytes());
                 nonce[12..].copy_from_slice(&random::public_bytes());
-                let seal = || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal(&inner, aad, in_out));
+                let seal =
+                    || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal_unswept(&inner, aad, in_out));
                 stack::swept::<{ stack::CIPHER }, _>(seal)
             }
         };
@@ -163,7 +164,9 @@ impl MessageCipher {
                 Ok(())
             }
             Construction::XChaCha { backend, key } => {
-                let open = || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.open(&inner, aad, in_out, tag));
+                let open = || {
+                    xchacha(*backend, key, nonce).and_then(|(key, inner)| key.open_unswept(&inner, aad, in_out, tag))
+                };
                 stack::swept::<{ stack::CIPHER }, _>(open)
             }
         }

@@ -9,6 +9,7 @@ use crate::file::sealer::FileSealer;
 use crate::format::context::Field;
 use crate::format::file::FileHead;
 use crate::key::id::KeyId;
+use crate::keyring::cache::CachedKey;
 use crate::sealer::{InHand, ScopeHandle};
 
 /// Files. What a sealer or an opener is made of is looked up here, once; from then on a file needs neither KMS nor store.
@@ -40,24 +41,12 @@ impl ScopeHandle {
     /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` or `InvalidArgument` for a context beyond its
     /// limits or one that names a field twice.
     pub async fn file_sealer(&self, context: &[Field<'_>]) -> Result<FileSealer> {
-        let sealer = match self.file_sealer_in_hand(context) {
+        let make = |key: &CachedKey, _| InHand::Done(key.key.file_key().sealer(context).map(FileSealer::new));
+        let sealer = match self.with_sealing_key_in_hand(make) {
             InHand::Done(sealer) => sealer,
             InHand::Missing => self.file_sealer_loading(context).await,
         };
         sealer.map_err(|e| self.explain(e, "seal file"))
-    }
-
-    fn file_sealer_in_hand(&self, context: &[Field<'_>]) -> InHand<FileSealer> {
-        let now = self.keyring.now();
-        match &*self.slot.slot().current.load() {
-            Some(key) if now < key.seals_until => {
-                if key.wants_refresh(now) {
-                    self.keyring.refresh(self.sealing());
-                }
-                InHand::Done(key.key.file_key().sealer(context).map(FileSealer::new))
-            }
-            _ => InHand::Missing,
-        }
     }
 
     async fn file_sealer_loading(&self, context: &[Field<'_>]) -> Result<FileSealer> {

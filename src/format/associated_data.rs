@@ -22,6 +22,10 @@ const SHORT: usize = 256;
 pub(crate) struct Binding {
     /// Label, header, tenant and the canonical context of the scope alone.
     bytes: Box<[u8]>,
+    /// Bytes of the label.
+    label: usize,
+    /// Bytes of label and header.
+    header_end: usize,
     /// Bytes before the context.
     before: usize,
 }
@@ -34,7 +38,20 @@ impl Binding {
         put_short(&mut bytes, tenant.as_bytes(), MAX_TENANT, "a tenant's name has at most 64 bytes")?;
         let before = bytes.len();
         bytes.extend_from_slice(&scope.to_bytes());
-        Ok(Self { bytes: bytes.into(), before })
+        Ok(Self { bytes: bytes.into(), label: label.len(), header_end: label.len() + header.len(), before })
+    }
+
+    /// The same under another label.
+    pub(crate) fn labelled(&self, label: &[u8]) -> Self {
+        let moved = |at: usize| at + label.len() - self.label;
+        let bytes = [label, self.bytes.get(self.label..).unwrap_or_default()].concat();
+        let (header_end, before) = (moved(self.header_end), moved(self.before));
+        Self { bytes: bytes.into(), label: label.len(), header_end, before }
+    }
+
+    /// The header that every envelope of this kind starts with or carries; it names suite, region and key id.
+    pub(crate) fn header(&self) -> &[u8] {
+        self.bytes.get(self.label..self.header_end).unwrap_or_default()
     }
 
     /// Runs `work` on the associated data of one envelope: with the fields of `context` besides those of `scope`, which is

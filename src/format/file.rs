@@ -10,7 +10,6 @@ use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
 use crate::format::associated_data::Binding;
 use crate::format::chunk::Encryptor;
-use crate::format::context::CanonicalFields;
 use crate::format::header::{Header, KEY_ID_LEN, MAX_REGION};
 use crate::format::layout::FileLayout;
 use crate::format::reader::Reader;
@@ -34,12 +33,9 @@ pub(crate) const fn head_len(region_len: usize) -> usize {
     MAGIC.len() + HEADER_LEN + region_len + PREFIX_LEN
 }
 
-/// What all files of one tenant and scope under one data key are bound to.
-///
-/// # Errors
-/// `Limit` if the tenant's name has more than 64 bytes.
-pub(crate) fn binding(header: &[u8], tenant: &str, scope: &CanonicalFields) -> Result<Binding> {
-    Binding::new(LABEL, header, tenant, scope)
+/// What all files are bound to under the data key whose messages are bound to `messages`: the same, but for the label.
+pub(crate) fn binding(messages: &Binding) -> Binding {
+    messages.labelled(LABEL)
 }
 
 /// Salt and commitment: what chunked encryption itself puts before its chunks.

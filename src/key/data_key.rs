@@ -10,10 +10,12 @@ use crate::crypto::aead::{Backend, TAG_LEN};
 use crate::crypto::allotment::Budget;
 use crate::crypto::kdf::{self, Purpose};
 use crate::crypto::message::{MessageCipher, NONCE_LEN, SealFailure};
-use crate::crypto::secret::{DataKey, Plaintext};
+use crate::crypto::secret::{DataKey, Plaintext, Secret};
+use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::associated_data::Binding;
 use crate::format::context::Field;
+use crate::format::file;
 use crate::format::header::Header;
 use crate::format::message::{self, Body};
 use crate::key::file_key::FileKey;
@@ -25,11 +27,12 @@ use crate::key::scope::Scope;
 pub(crate) struct LoadedKey {
     key_id: KeyId,
     scope: Scope,
-    /// Every envelope of this key starts with it; it carries suite, region and key id.
-    header: Box<[u8]>,
+    /// What every envelope of this key starts with, and what its messages are bound to.
     binding: Binding,
     cipher: MessageCipher,
-    file_key: FileKey,
+    backend: Backend,
+    suite: Suite,
+    file_key: Secret<32>,
 }
 
 impl LoadedKey {
@@ -51,8 +54,9 @@ impl LoadedKey {
             key_id: record.key_id,
             scope: record.scope.clone(),
             binding: message::binding(&header, record.tenant.as_str(), record.scope.canonical())?,
-            header: header.into(),
-            file_key: FileKey::new(backend, data_key, record)?,
+            backend,
+            suite: record.suite,
+            file_key: kdf::derive(data_key, record.suite, Purpose::File)?,
             cipher: MessageCipher::new(backend, record.suite, message_key, budget),
         })
     }
@@ -71,8 +75,14 @@ impl LoadedKey {
     }
 
     /// Seals and opens files under the same data key.
-    pub(crate) fn file_key(&self) -> &FileKey {
-        &self.file_key
+    pub(crate) fn file_key(&self) -> FileKey<'_> {
+        FileKey {
+            backend: self.backend,
+            suite: self.suite,
+            key: &self.file_key,
+            binding: file::binding(&self.binding),
+            scope: &self.scope,
+        }
     }
 
     /// Appends the envelope of `plaintext` to `out`; on failure `out` is as it was. Allocates only if `out` has no room.
@@ -99,8 +109,9 @@ impl LoadedKey {
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
         message::check_length(plaintext.len()).map_err(SealFailure::Failed)?;
-        out.reserve(self.header.len() + NONCE_LEN + plaintext.len() + TAG_LEN);
-        out.extend_from_slice(&self.header);
+        let header = self.binding.header();
+        out.reserve(header.len() + NONCE_LEN + plaintext.len() + TAG_LEN);
+        out.extend_from_slice(header);
         let nonce_at = out.len();
         out.extend_from_slice(&[0; NONCE_LEN]);
         out.extend_from_slice(plaintext);
@@ -135,12 +146,12 @@ impl LoadedKey {
         let mut text = plaintext.to_vec();
         let sealed = self.with_associated_data(context, |aad| self.cipher.seal_with_nonce(nonce, aad, &mut text))?;
         let tag = sealed.map_err(|_| Error::unopenable())?;
-        Ok([&self.header[..], nonce, &text, &tag].concat())
+        Ok([self.binding.header(), nonce, &text, &tag].concat())
     }
 
     /// Whether `envelope` starts with this key's header, and so names this key.
     pub(crate) fn is_named_by(&self, envelope: &[u8]) -> bool {
-        envelope.starts_with(&self.header)
+        envelope.starts_with(self.binding.header())
     }
 
     /// Opens an envelope into a buffer of its own.
@@ -163,7 +174,7 @@ impl LoadedKey {
     pub(crate) fn open_in_place(&self, envelope: &mut [u8], context: &[Field<'_>]) -> Result<Range<usize>> {
         let body = self.body(envelope)?;
         let (nonce, tag) = (*body.nonce, *body.tag);
-        let start = self.header.len() + NONCE_LEN;
+        let start = self.binding.header().len() + NONCE_LEN;
         let place = start..start + body.ciphertext.len();
         let text = envelope.get_mut(place.clone()).ok_or_else(Error::unopenable)?;
         self.decrypt(&nonce, &tag, context, text)?;
@@ -173,7 +184,7 @@ impl LoadedKey {
     /// What stands behind this key's header. Suite, region and key id must be this key's: there is one candidate key and
     /// one suite, and no fallback. An envelope that starts with the header is not parsed once more.
     fn body<'a>(&self, envelope: &'a [u8]) -> Result<Body<'a>> {
-        match envelope.strip_prefix(&*self.header) {
+        match envelope.strip_prefix(self.binding.header()) {
             Some(body) => Body::parse(body),
             None => message::parse(envelope).and_then(|_| Err(Error::unopenable())),
         }
@@ -208,7 +219,6 @@ pub(crate) fn verify(data_key: &DataKey, record: &KeyRecord) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::suite::Suite;
     use crate::key::id::TenantId;
     use crate::key::region::Region;
     use crate::key::state::KeyState;

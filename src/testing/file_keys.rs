@@ -1,8 +1,10 @@
 //! File keys without a KMS or a store, for tests, benches and fuzzing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::crypto::aead::Backend;
+use crate::crypto::allotment::Budget;
 use crate::crypto::secret::DataKey;
 use crate::crypto::suite::Suite;
 use crate::error::Result;
@@ -10,7 +12,7 @@ use crate::file::opener::FileOpener;
 use crate::file::sealer::FileSealer;
 use crate::format::context::Field;
 use crate::format::file::FileHead;
-use crate::key::file_key::FileKey;
+use crate::key::data_key::LoadedKey;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::record::KeyRecord;
 use crate::key::region::Region;
@@ -18,7 +20,7 @@ use crate::key::scope::Scope;
 use crate::key::state::KeyState;
 
 /// Seals and opens files under a data key that the test hands in.
-pub struct FileKeys(FileKey);
+pub struct FileKeys(LoadedKey);
 
 impl FileKeys {
     /// Of tenant `acme`, region `eu-central-1`, scope `workspace=W1`, `channel=C9`.
@@ -54,7 +56,7 @@ impl FileKeys {
             created_at: 0,
             revision: 1,
         };
-        FileKey::new(backend, &data_key, &record).map(Self)
+        LoadedKey::on(backend, &data_key, &record, Arc::new(Budget::new(0))).map(Self)
     }
 
     /// What seals one file.
@@ -62,7 +64,7 @@ impl FileKeys {
     /// # Errors
     /// As the canonical context's.
     pub fn sealer(&self, context: &[Field<'_>]) -> Result<FileSealer> {
-        self.0.sealer(context).map(FileSealer::new)
+        self.0.file_key().sealer(context).map(FileSealer::new)
     }
 
     /// What seals one file under a salt of the caller's. A salt used twice gives everything away: vectors only.
@@ -70,7 +72,7 @@ impl FileKeys {
     /// # Errors
     /// As the canonical context's.
     pub fn sealer_with_salt(&self, context: &[Field<'_>], salt: [u8; 24]) -> Result<FileSealer> {
-        self.0.sealer_with_salt(context, salt).map(FileSealer::new)
+        self.0.file_key().sealer_with_salt(context, salt).map(FileSealer::new)
     }
 
     /// What opens the file with this head.
@@ -78,7 +80,7 @@ impl FileKeys {
     /// # Errors
     /// `Unopenable` if it is another key's or context's.
     pub fn opener(&self, head: &FileHead, context: &[Field<'_>]) -> Result<FileOpener> {
-        Ok(FileOpener::new(head.clone(), self.0.opener(head, context)?))
+        Ok(FileOpener::new(head.clone(), self.0.file_key().opener(head, context)?))
     }
 }
 

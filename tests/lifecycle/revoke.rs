@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use strongroom::testing::{Failpoints, Fault};
 use strongroom::{
-    AnchorFile, Error, ErrorKind, KeyStore, MemoryKeyStore, PageRow, Period, PeriodLabel, Selector, Strongroom,
+    AnchorFile, Error, ErrorKind, FileHead, KeyStore, MemoryKeyStore, PageRow, Period, PeriodLabel, Selector,
+    Strongroom,
 };
 
 use crate::{EU, Fleet, HOUR, channel, kind};
@@ -77,6 +78,8 @@ async fn without_hearing_from_the_store_nothing_cached_is_used_beyond_the_bound(
     let node = builder.clock(fleet.clock.clone()).build().unwrap();
     let scope = channel(&node, "C9").await;
     let sealed = scope.seal(&[], b"x").await.unwrap();
+    let file = scope.file_sealer(&[]).await.unwrap().seal_bytes(b"x").unwrap();
+    let head = FileHead::parse(&file).unwrap();
     let calls = fleet.kms.calls();
     down.store(true, std::sync::atomic::Ordering::SeqCst);
     fleet.clock.advance(crate::BOUND - Duration::from_nanos(1));
@@ -84,6 +87,8 @@ async fn without_hearing_from_the_store_nothing_cached_is_used_beyond_the_bound(
     fleet.clock.advance(Duration::from_nanos(1));
     assert_eq!(kind(scope.open(&[], &sealed).await), ErrorKind::Unavailable);
     assert_eq!(kind(scope.seal(&[], b"x").await), ErrorKind::Unavailable);
+    assert_eq!(kind(scope.file_opener(&[], &head).await), ErrorKind::Unavailable);
+    assert_eq!(kind(scope.file_sealer(&[]).await), ErrorKind::Unavailable);
     down.store(false, std::sync::atomic::Ordering::SeqCst);
     scope.open(&[], &sealed).await.unwrap();
     assert_eq!(fleet.kms.calls(), calls, "the keys were still in hand");
