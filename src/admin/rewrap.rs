@@ -39,7 +39,7 @@ impl Admin {
             let row = self.order_rewrap(&id, &to).await?;
             let order = row.rewrap.clone().ok_or_else(|| Error::invalid("the rewrap was finished by another node"))?;
             let mut walked = self.walk_rewrap(&row, &order, options).await?;
-            // What another walk had in hand, and lost, is still due: look again until nothing is.
+            // What another walk had in hand, and lost or left useless, is still due: look again until nothing is.
             let again = options.restarted();
             while walked.failed == 0
                 && self.is_still_ordered(&id, &order).await?
@@ -167,8 +167,9 @@ impl Admin {
         let wrapped = settle(iter(wrapping).buffer_unordered(at_once).collect().await, walked);
         let written = self.keyring.store.update_keys(&wrapped).await?;
         let written = wrapped.into_iter().zip(written).filter(|(_, written)| *written).map(|(record, _)| record.key_id);
-        let written: Vec<KeyId> = waiting.iter().map(|record| record.key_id).chain(written).collect();
-        let proving = written.into_iter().map(|key_id| self.prove_pending(row, order, key_id));
+        let waiting = waiting.iter().map(|record| (record.key_id, Wrapped::Earlier));
+        let written: Vec<_> = waiting.chain(written.map(|key_id| (key_id, Wrapped::Now))).collect();
+        let proving = written.into_iter().map(|(key_id, when)| self.prove_pending(row, order, key_id, when));
         let proven = settle(iter(proving).buffer_unordered(at_once).collect().await, walked);
         let promoted = self.keyring.store.update_keys(&proven).await?;
         walked.done += promoted.iter().filter(|done| **done).count() as u64;
@@ -198,17 +199,26 @@ impl Admin {
     }
 
     /// Reads the row back, opens every pending wrapping and compares; gives the row with them in the old one's place.
-    async fn prove_pending(&self, row: &TenantRecord, order: &RewrapOrder, key_id: KeyId) -> Result<KeyRecord> {
+    async fn prove_pending(
+        &self,
+        row: &TenantRecord,
+        order: &RewrapOrder,
+        key_id: KeyId,
+        when: Wrapped,
+    ) -> Result<KeyRecord> {
         let read = self.keyring.store.key(&row.tenant, &key_id).await?;
         let ours = read.filter(|record| record.key_id == key_id && order.is_pending(record));
         let Some((mut record, pending)) = ours.and_then(|mut r| r.pending.take().map(|pending| (r, pending))) else {
             return Err(Error::new(ErrorKind::Conflict, "another walk is at this record"));
         };
         if let Err(e) = self.keyring.prove(row, &record, &pending.wrapped).await {
-            // A wrapping that gives no key, or another one, never will give it: the next walk wraps anew.
+            // A wrapping that gives no key, or another one, never will give it.
             if matches!(e.kind(), ErrorKind::KeyMismatch | ErrorKind::Denied) {
                 record.revision += 1;
                 self.keyring.store.update_keys(std::slice::from_ref(&record)).await?;
+                if when == Wrapped::Earlier {
+                    return Err(Error::new(ErrorKind::Conflict, "what another walk left is gone; to be wrapped anew"));
+                }
             }
             return Err(e);
         }
@@ -219,7 +229,16 @@ impl Admin {
     }
 }
 
-/// The records that went well; failures are counted, but for lost races: whoever won does the record.
+/// When a wrapping that waits for its proof was made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrapped {
+    /// By a walk that did not come to prove it. If it is worth nothing, this walk wraps anew.
+    Earlier,
+    /// In this walk: if it is worth nothing, the KMS is to blame, and trying at once again would try for ever.
+    Now,
+}
+
+/// The records that went well; failures are counted, but for lost races and what others left: those are looked at again.
 fn settle(results: Vec<Result<KeyRecord>>, walked: &mut Walked) -> Vec<KeyRecord> {
     let mut records = Vec::new();
     for result in results {

@@ -1,5 +1,5 @@
-use strongroom::testing::Fault;
-use strongroom::{ErrorKind, KekExpression, KeyId, LocalKms, Selector, TenantPolicy};
+use strongroom::testing::{Failpoints, Fault};
+use strongroom::{Error, ErrorKind, KekExpression, KeyId, LocalKms, Selector, Strongroom, TenantPolicy};
 
 use crate::{EU, Fleet, US, channel, gently, key_id, kind, region};
 
@@ -75,6 +75,32 @@ async fn a_rewrap_that_the_kms_interrupts_loses_nothing_and_goes_on() {
         assert_eq!(kind(admin.set_policy("acme", other_keks).await), ErrorKind::Conflict);
     }
     fleet.other.admin().resume_rewrap("acme", &gently()).await.unwrap().unwrap();
+    fleet.local.disable_kek("acme").unwrap();
+    all_open(&fleet, &sealed).await;
+}
+
+/// Found by fuzzing (`kms_reply`): the walk after one that a lying KMS and a failing store had ended counted failures itself.
+#[tokio::test]
+async fn useless_wrappings_that_a_walk_left_are_made_anew_by_the_next() {
+    let fleet = Fleet::new().await;
+    let sealed = fill(&fleet, 4).await;
+    let new = fleet.kek("acme-2027", EU);
+    let store = Failpoints::new(std::sync::Arc::clone(&fleet.store), |point| match point {
+        "store.key.before" => Err(Error::new(ErrorKind::Unavailable, "the database is away")),
+        _ => Ok(()),
+    });
+    let builder = Strongroom::builder().serving([EU]).key_store(store).kms(fleet.kms.clone());
+    let cut_off = builder.clock(fleet.clock.clone()).build().unwrap();
+    fleet.kms.set(Fault::WrongKey);
+    assert_eq!(cut_off.admin().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
+    assert!(fleet.records().await.iter().any(|record| record.pending.is_some()));
+    let walked = fleet.node.admin().rewrap("acme", &new, &gently()).await.unwrap();
+    assert_eq!((walked.done, walked.failed), (0, 4), "the KMS still lies");
+
+    assert_eq!(cut_off.admin().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
+    fleet.kms.set(Fault::None);
+    let walked = fleet.node.admin().rewrap("acme", &new, &gently()).await.unwrap();
+    assert_eq!((walked.done, walked.failed), (4, 0));
     fleet.local.disable_kek("acme").unwrap();
     all_open(&fleet, &sealed).await;
 }
