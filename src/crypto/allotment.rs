@@ -72,12 +72,14 @@ mod tests {
     fn a_budget_gives_exactly_what_it_holds() {
         for total in [0, 1, 7, 8, 9, 1_000, 200_000] {
             let budget = Budget::new(total);
+            assert_eq!(budget.is_spent(), total == 0);
             let mut given = 0;
             while let Some(lot) = budget.draw() {
                 assert!(lot.size <= MAX_LOT);
                 given += drain(&lot);
             }
             assert_eq!(given, total);
+            assert!(budget.is_spent());
         }
     }
 

@@ -208,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_plaintext_is_kept_within_its_bounds() {
+        for (range, kept) in [(2..5, &b"234"[..]), (0..10, b"0123456789"), (7..99, b"789"), (99..100, b""), (4..4, b"")]
+        {
+            let mut text = Plaintext::new(b"0123456789".to_vec());
+            text.keep(range.clone());
+            assert_eq!(&*text, kept, "{range:?}");
+        }
+    }
+
+    #[test]
     fn plaintext_does_not_print_itself() {
         assert_eq!(format!("{:?}", Plaintext::new(b"hush".to_vec())), "Plaintext(4 bytes)");
     }
