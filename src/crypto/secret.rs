@@ -213,7 +213,8 @@ mod tests {
         {
             let mut text = Plaintext::new(b"0123456789".to_vec());
             text.keep(range.clone());
-            assert_eq!(&*text, kept, "{range:?}");
+            assert_eq!((&*text, text.as_ref()), (kept, kept), "{range:?}");
+            assert_eq!(text.into_unwiped(), kept, "{range:?}");
         }
     }
 

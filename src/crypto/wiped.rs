@@ -33,3 +33,16 @@ impl Drop for Wiped {
         (*self.0).zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_has_its_length_and_keeps_what_is_written() {
+        let mut buffer = Wiped::zeroed(5);
+        assert_eq!(*buffer, [0; 5]);
+        buffer.copy_from_slice(b"hello");
+        assert_eq!(&*buffer, b"hello");
+    }
+}
