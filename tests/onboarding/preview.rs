@@ -1,8 +1,8 @@
 //! What a preview counts is what a revocation then hits.
 
-use strongroom::{ErrorKind, Period, PeriodLabel, Selector};
+use strongroom::{ErrorKind, LocalKms, MemoryKeyStore, Period, PeriodLabel, Selector, Strongroom, TenantPolicy};
 
-use crate::records::{CHANNELS, NOW, recorded};
+use crate::records::{CHANNELS, NOW, recorded, region};
 
 #[tokio::test]
 async fn a_preview_counts_what_a_revocation_hits() {
@@ -36,4 +36,33 @@ async fn a_preview_counts_what_a_revocation_hits() {
     assert!(admin.preview("acme", &since).await.unwrap().covers_new);
     let wrong = admin.preview("acme", &Selector::fields([("chanel", "C1")])).await;
     assert_eq!(wrong.unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_preview_shows_its_first_hundred_rows_whole_and_counts_the_rest() {
+    let kms = LocalKms::in_memory();
+    let kek = kms.create_kek("acme", region("eu-central-1")).unwrap();
+    let builder = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
+    let room = builder.build().unwrap();
+    let admin = room.admin();
+    let policy = TenantPolicy::new(kek, region("eu-central-1")).scope_by(["channel"]);
+    admin.enroll("acme", policy).await.unwrap();
+    // One key that seals and two that no longer do for each channel. The store gives them by their ids, which are random.
+    let channels: Vec<_> = (0..60).map(|n| format!("C{n:02}")).collect();
+    for channel in &channels {
+        for _ in 0..3 {
+            admin.rotate("acme", &[("channel", channel)]).await.unwrap();
+        }
+    }
+    let preview = admin.preview("acme", &Selector::everything()).await.unwrap();
+    let shown: Vec<_> = preview.rows.iter().map(|row| (row.scope.as_str(), row.state, row.keys)).collect();
+    let scopes: Vec<_> = channels.iter().map(|channel| format!("channel={channel:?}")).collect();
+    let states = [preview.rows[0].state, preview.rows[1].state];
+    let keys = states.map(|state| if state == "active" { 1 } else { 2 });
+    let expected: Vec<_> =
+        scopes.iter().take(50).flat_map(|scope| [0, 1].map(|i| (scope.as_str(), states[i], keys[i]))).collect();
+    assert_eq!(shown, expected);
+    assert!(states.contains(&"active"), "{states:?}");
+    assert_eq!((preview.covered, preview.more_keys), (180, 30));
+    assert!(preview.to_string().contains("and 30 keys of other scopes and states"), "{preview}");
 }
