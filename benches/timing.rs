@@ -11,6 +11,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt, SeedableRng};
 use strongroom::testing::encryption_context;
 use strongroom::testing::vectors::same_key_id;
 use strongroom::{EncryptionContext, HotScope, KeyId, Kms, LocalKms, MemoryKeyStore, Region, Strongroom, TenantPolicy};
@@ -64,8 +66,9 @@ fn worst(times: &[(usize, u64)]) -> f64 {
 /// Times `batch` runs of `work` on one of two inputs at a time, which stands in the same place whichever it is.
 fn measure(measurements: usize, batch: usize, inputs: [&[u8]; 2], mut work: impl FnMut(&[u8])) -> Vec<(usize, u64)> {
     let mut place = inputs[0].to_vec();
+    let mut classes = StdRng::try_from_rng(&mut SysRng).unwrap();
     let mut once = || {
-        let class = usize::from(rand::random::<bool>());
+        let class = usize::from(classes.random::<bool>());
         // Both are copied, so that both are in the caches alike.
         place.copy_from_slice(black_box(inputs[1 - class]));
         place.copy_from_slice(black_box(inputs[class]));

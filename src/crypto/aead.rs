@@ -207,14 +207,17 @@ impl AeadKey {
 
     /// Runs `work` with this key, and wipes what it leaves on the stack.
     fn sweeping<T>(&self, work: impl FnOnce() -> T) -> T {
-        let leaves_residue = match &self.0 {
+        if self.leaves_residue() { stack::swept::<{ stack::CIPHER }, _>(work) } else { work() }
+    }
+
+    fn leaves_residue(&self) -> bool {
+        match &self.0 {
             // The portable ciphers leave blocks of plaintext, and ChaCha20 its key.
             Repr::RustAes(_) | Repr::RustChaCha(_) => true,
             // AWS-LC's ChaCha20-Poly1305 works on a copy of the key; its AES-GCM does not.
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => *key.algorithm() == aws_lc_rs::aead::CHACHA20_POLY1305,
-        };
-        if leaves_residue { stack::swept::<{ stack::CIPHER }, _>(work) } else { work() }
+        }
     }
 }
 
@@ -246,4 +249,57 @@ impl BlockKey {
 /// the stack, because suite 2 derives one for each message.
 pub(crate) fn hchacha20(key: &Secret<32>, nonce: &[u8; 16]) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(chacha20::hchacha::<chacha20::R20>(key.expose().into(), nonce.into()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> impl Iterator<Item = (Backend, Algorithm, AeadKey)> {
+        let algorithms = [Algorithm::Aes256Gcm, Algorithm::ChaCha20Poly1305];
+        let pairs = Backend::ALL.iter().flat_map(move |backend| algorithms.map(|algorithm| (*backend, algorithm)));
+        pairs.map(|(backend, algorithm)| (backend, algorithm, AeadKey::new(backend, algorithm, &[7; 32]).unwrap()))
+    }
+
+    #[test]
+    fn from_one_place_to_another_is_the_same_as_in_place() {
+        let (nonce, aad) = ([3; NONCE_LEN], b"associated");
+        for (backend, algorithm, key) in keys() {
+            for len in [0, 1, 100, 5_000] {
+                let text: Vec<u8> = (0..=250).cycle().take(len).collect();
+                let (mut in_place, mut sealed) = (text.clone(), vec![0; len]);
+                let tag = key.seal(&nonce, aad, &mut in_place).unwrap();
+                assert_eq!(key.seal_from(&nonce, aad, &text, &mut sealed), Ok(tag), "{backend:?} {algorithm:?} {len}");
+                assert_eq!(sealed, in_place);
+                let mut opened = vec![9; len];
+                assert_eq!(key.open_from(&nonce, aad, &sealed, &mut opened, &tag), Ok(()));
+                assert_eq!(opened, text);
+                // A refusal leaves nothing of what was there, nor of what it decrypted.
+                let forged = tag.map(|byte| !byte);
+                assert_eq!(key.open_from(&nonce, aad, &sealed, &mut opened, &forged), Err(Refused));
+                assert_eq!(opened, vec![0; len]);
+            }
+        }
+    }
+
+    #[test]
+    fn places_of_different_lengths_are_refused() {
+        for (_, _, key) in keys() {
+            for len in [0, 4, 6] {
+                assert_eq!(key.seal_from(&[3; NONCE_LEN], b"", b"hello", &mut vec![0; len]), Err(Refused));
+                assert_eq!(
+                    key.open_from(&[3; NONCE_LEN], b"", b"hello", &mut vec![0; len], &[0; TAG_LEN]),
+                    Err(Refused)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_stack_is_swept_after_all_but_the_aes_of_aws_lc() {
+        for (backend, algorithm, key) in keys() {
+            let swept = backend == Backend::RustCrypto || algorithm == Algorithm::ChaCha20Poly1305;
+            assert_eq!(key.leaves_residue(), swept, "{backend:?} {algorithm:?}");
+        }
+    }
 }

@@ -98,15 +98,16 @@ impl MessageCipher {
     ) -> Result<[u8; TAG_LEN], SealFailure> {
         let sealed = match (&self.construction, &writer.key) {
             (Construction::Xaes(_), Some(key)) => {
-                let rest = random::public_bytes();
+                let rest = random::public_bytes().map_err(SealFailure::Failed)?;
                 nonce[..12].copy_from_slice(&writer.prefix);
                 nonce[12..].copy_from_slice(&rest);
                 key.seal(&rest, aad, in_out)
             }
             (Construction::Xaes(_), None) => Err(Refused),
             (Construction::XChaCha { backend, key }, _) => {
-                nonce[..12].copy_from_slice(&random::public_bytes());
-                nonce[12..].copy_from_slice(&random::public_bytes());
+                let half = || random::public_bytes().map_err(SealFailure::Failed);
+                nonce[..12].copy_from_slice(&half()?);
+                nonce[12..].copy_from_slice(&half()?);
                 let seal =
                     || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal_unswept(&inner, aad, in_out));
                 stack::swept::<{ stack::CIPHER }, _>(seal)

@@ -69,3 +69,23 @@ fn shard() -> usize {
     }
     MINE.try_with(Cell::get).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_spread_over_the_shards_and_each_keeps_its_own() {
+        let of_a_thread = || std::thread::spawn(|| [shard(), shard()]).join().unwrap();
+        let seen: std::collections::HashSet<_> = (0..64)
+            .map(|_| {
+                let [first, again] = of_a_thread();
+                assert_eq!(first, again);
+                first
+            })
+            .collect();
+        assert!(seen.iter().all(|shard| *shard < SHARDS));
+        // Other tests' threads take numbers in between; all of one shard's they cannot.
+        assert!(seen.len() > 1);
+    }
+}

@@ -88,3 +88,59 @@ impl Binding {
         Ok(work(buffer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(binding: &Binding, scope: &CanonicalFields, context: &[Field<'_>]) -> Vec<u8> {
+        binding.with(scope, context, <[u8]>::to_vec).unwrap()
+    }
+
+    #[test]
+    fn a_binding_is_label_header_tenant_and_context() {
+        let scope = CanonicalFields::new(&[("channel", "C9")]).unwrap();
+        let binding = Binding::new(b"label", b"HEADER", "acme", &scope).unwrap();
+        assert_eq!(binding.header(), b"HEADER");
+        assert_eq!(written(&binding, &scope, &[]), b"labelHEADER\x04acme\x01\x07channel\x00\x02C9");
+        assert_eq!(
+            written(&binding, &scope, &[("a", "b")]),
+            b"labelHEADER\x04acme\x02\x01a\x00\x01b\x07channel\x00\x02C9"
+        );
+    }
+
+    #[test]
+    fn another_label_changes_nothing_else() {
+        let scope = CanonicalFields::new(&[("channel", "C9")]).unwrap();
+        let binding = Binding::new(b"label", b"HEADER", "acme", &scope).unwrap();
+        for label in [&b""[..], b"l", b"a longer label"] {
+            let (labelled, made) = (binding.labelled(label), Binding::new(label, b"HEADER", "acme", &scope).unwrap());
+            assert_eq!(labelled.header(), b"HEADER");
+            for context in [&[][..], &[("a", "b")]] {
+                assert_eq!(written(&labelled, &scope, context), written(&made, &scope, context));
+            }
+        }
+    }
+
+    #[test]
+    fn short_and_long_associated_data_is_written_alike() {
+        let scope = CanonicalFields::new(&[]).unwrap();
+        let binding = Binding::new(b"label", b"HEADER", "acme", &scope).unwrap();
+        // 16 bytes before the context, and 1 + 3 + 1 of the context besides the value.
+        for len in [SHORT - 22, SHORT - 21, SHORT - 20, 512] {
+            let value = "v".repeat(len);
+            let all = CanonicalFields::new(&[("n", &value)]).unwrap().to_bytes();
+            assert_eq!(written(&binding, &scope, &[("n", &value)]), [b"labelHEADER\x04acme", &all[..]].concat());
+        }
+    }
+
+    #[test]
+    fn the_longest_fits() {
+        let (header, tenant, long) = ([0; 3 + MAX_REGION + KEY_ID_LEN], "t".repeat(MAX_TENANT.into()), "v".repeat(512));
+        let scope = CanonicalFields::new(&[("a", &long)]).unwrap();
+        let binding = Binding::new(&[0; MAX_LABEL], &header, &tenant, &scope).unwrap();
+        assert_eq!(written(&binding, &scope, &[("b", &long[..503])]).len(), MAX_LEN);
+        let tenant = "t".repeat(usize::from(MAX_TENANT) + 1);
+        assert_eq!(Binding::new(b"", &header, &tenant, &scope).err().map(|e| e.kind()), Some(crate::ErrorKind::Limit));
+    }
+}

@@ -210,6 +210,7 @@ pub(crate) fn plain_part(sealed: usize) -> usize {
 mod tests {
     use super::*;
     use crate::crypto::aead::Backend;
+    use crate::crypto::chunked::SALT_LEN;
     use crate::crypto::secret::Secret;
     use crate::crypto::suite::Suite;
     use crate::error::ErrorKind;
@@ -246,6 +247,58 @@ mod tests {
                 assert_eq!(kind(decryptor.open_last(number, &mut last)), Some(ErrorKind::Unopenable));
             }
         }
+    }
+
+    #[test]
+    fn from_one_place_to_another_is_the_same_as_in_place() {
+        let (salt, context) = ([4; SALT_LEN], b"c");
+        let key = || {
+            let input = Secret::take(&mut [1; 32]);
+            let key = SealKey::with_salt(Backend::DEFAULT, Suite::Aes256Gcm, &input, salt, context).unwrap();
+            let open = OpenKey::verified(Backend::DEFAULT, Suite::Aes256Gcm, &input, &salt, key.commitment(), context);
+            (Encryptor::new(key), Decryptor::new(open.unwrap()))
+        };
+        let text: Vec<u8> = (0..=250).cycle().take(2 * CHUNK_LEN + 5).collect();
+        let (full, last) = text.split_at(2 * CHUNK_LEN);
+
+        let (mut in_place, decryptor) = key();
+        assert!(in_place.prefix().eq(in_place.key.salt().iter().chain(in_place.key.commitment()).copied()));
+        let mut sealed: Vec<u8> = full.chunks(CHUNK_LEN).flat_map(|text| [text, &[0; TAG_LEN]].concat()).collect();
+        in_place.turn(2).unwrap().seal(&mut sealed).unwrap();
+        sealed.extend_from_slice(&[last, &[0; TAG_LEN]].concat());
+        in_place.finish().seal(&mut sealed[2 * SEALED_CHUNK_LEN..]).unwrap();
+
+        let (mut moved, _) = key();
+        let mut elsewhere = vec![0; sealed.len()];
+        let (blocks, end) = elsewhere.split_at_mut(2 * SEALED_CHUNK_LEN);
+        moved.turn(2).unwrap().seal_from(full, blocks).unwrap();
+        moved.finish().seal_from(last, end).unwrap();
+        assert_eq!(elsewhere, sealed);
+
+        assert_eq!(plain_part(sealed.len()), text.len());
+        assert_eq!((plain_part(0), plain_part(15), plain_part(17)), (0, 0, 1));
+        let mut opened = vec![0; text.len()];
+        decryptor.open_all(&sealed, &mut opened).unwrap();
+        assert_eq!(opened, text);
+        for wrong in [text.len() - 1, text.len() + 1, 0] {
+            assert_eq!(kind(decryptor.open_all(&sealed, &mut vec![0; wrong])), Some(ErrorKind::Unopenable), "{wrong}");
+        }
+        // Without its last chunk, the file ends with a chunk of no bytes, which has no tag.
+        let truncated = decryptor.open_all(&sealed[..2 * SEALED_CHUNK_LEN], &mut opened[..2 * CHUNK_LEN]);
+        assert_eq!(kind(truncated), Some(ErrorKind::Unopenable));
+    }
+
+    #[test]
+    fn a_turn_takes_text_of_its_own_length_only() {
+        let (mut encryptor, _) = pair(Suite::Aes256Gcm);
+        let text = vec![5; 3 * CHUNK_LEN];
+        for chunks in [0, 1, 3] {
+            let mut block = vec![0; chunks * SEALED_CHUNK_LEN];
+            let refused = encryptor.turn(2).unwrap().seal_from(&text[..chunks * CHUNK_LEN], &mut block);
+            assert_eq!(kind(refused), Some(ErrorKind::InvalidArgument), "{chunks}");
+        }
+        let full = encryptor.finish().seal_from(&text[..CHUNK_LEN], &mut vec![0; SEALED_CHUNK_LEN]);
+        assert_eq!(kind(full), Some(ErrorKind::InvalidArgument));
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn full_jitter(longest: Duration, fraction: f64) -> Duration {
 }
 
 fn random_fraction() -> f64 {
-    let [a, b, c, d, ..] = random::public_bytes();
+    let [a, b, c, d, ..] = random::public_bytes().unwrap_or_default();
     f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
 
