@@ -61,3 +61,27 @@ impl Changes {
         Self { changes: Vec::new(), upto, gap: true }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_reads_what_it_missed_up_to_its_limit() {
+        let whole = |upto, gap| Err(Changes { changes: Vec::new(), upto, gap });
+        assert_eq!(Changes::missed(None, 7, 10), whole(7, false));
+        assert_eq!(Changes::missed(Some(7), 7, 10), whole(7, false));
+        assert_eq!([Changes::missed(Some(6), 7, 2), Changes::missed(Some(5), 7, 2)], [Ok(1), Ok(2)]);
+        assert_eq!(Changes::missed(Some(4), 7, 2), whole(7, true));
+        assert_eq!(Changes::missed(Some(8), 7, 10), whole(7, true), "the store was restored from an older copy");
+    }
+
+    #[test]
+    fn a_log_that_lost_some_is_a_gap() {
+        let tenant = TenantId::new("acme").unwrap();
+        let change = Change { tenant, selector: Selector::everything(), forget: Forget::Keys };
+        let changes = vec![change.clone(), change];
+        assert_eq!(Changes::read(changes.clone(), 2, 7), Changes { changes: changes.clone(), upto: 7, gap: false });
+        assert_eq!(Changes::read(changes, 3, 7), Changes { changes: Vec::new(), upto: 7, gap: true });
+    }
+}

@@ -70,3 +70,28 @@ impl fmt::Debug for EncryptionContext {
         f.debug_map().entries(self.fields()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kms_is_told_tenant_region_purpose_suite_scope_and_period() {
+        let (tenant, region) = (TenantId::new("acme").unwrap(), Region::new("eu").unwrap());
+        let scope = Scope::new(&[("channel", "C9")]).unwrap();
+        let period = PeriodLabel::new("hour=1970-01-01T00Z").unwrap();
+        let context = EncryptionContext::new(&tenant, &region, Suite::default(), &scope, Some(&period)).unwrap();
+        let expected = [
+            ("channel", "C9"),
+            ("hour", "1970-01-01T00Z"),
+            ("purpose", PURPOSE),
+            ("region", "eu"),
+            ("suite", Suite::default().name()),
+            ("tenant", "acme"),
+        ];
+        assert!(context.fields().eq(expected));
+        assert_eq!((context.get("channel"), context.get("C9")), (Some("C9"), None));
+        assert_eq!(context.to_bytes(), CanonicalFields::new(&expected).unwrap().to_bytes());
+        assert!(format!("{context:?}").contains(r#""channel": "C9""#));
+    }
+}

@@ -111,3 +111,24 @@ impl Expected {
         self.regions.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_one_word_and_can_be_padded() {
+        let outcomes = [Outcome::Pass, Outcome::Warn, Outcome::Fail, Outcome::Unknown];
+        let texts = outcomes.map(|outcome| format!("{outcome:8}|{}", outcome.as_str()));
+        assert_eq!(texts, ["pass    |pass", "warn    |warn", "fail    |fail", "unknown |unknown"]);
+    }
+
+    #[test]
+    fn what_is_expected_is_what_was_said() {
+        let eu: Region = "eu".parse().unwrap();
+        let expected = Expected::default().account("111122223333").principal("b").principal("a").region(eu.clone());
+        assert_eq!(expected.expected_account(), Some("111122223333"));
+        assert!(expected.principals().eq(["a", "b"]) && expected.regions().eq([&eu]));
+        assert_eq!(Expected::default().expected_account(), None);
+    }
+}

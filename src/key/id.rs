@@ -107,4 +107,12 @@ mod tests {
             assert!(KeyId::from_hex(bad).is_err());
         }
     }
+
+    #[test]
+    fn key_ids_go_through_text() {
+        let id = KeyId::from_bytes([0xAB; 32]);
+        let text = "ab".repeat(32);
+        assert_eq!((String::from(id), KeyId::try_from(text.clone()).unwrap()), (text.clone(), id));
+        assert_eq!((format!("{id:.8}"), format!("{id:?}")), (text[..8].to_owned(), format!("KeyId({text})")));
+    }
 }

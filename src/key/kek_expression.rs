@@ -246,4 +246,43 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn as_many_keks_and_levels_as_are_allowed() {
+        let keks = |n: usize| (0..n).map(|i| format!("local:{i}")).collect::<Vec<_>>().join(",");
+        let three = "any_of(local:1,all_of(local:2,any_of(local:3,local:4)))";
+        for good in [three.to_owned(), format!("any_of({})", keks(MAX_KEKS))] {
+            let parsed = good.parse::<KekExpression>().unwrap();
+            assert!(parsed.check().is_ok());
+            assert_eq!(parsed.to_string().replace(' ', ""), good);
+            assert_eq!(parsed.to_string().parse::<KekExpression>().unwrap(), parsed);
+        }
+        assert!(format!("any_of({})", keks(MAX_KEKS + 1)).parse::<KekExpression>().is_err());
+        // What code puts together has the same limits as text.
+        let one = |name: &str| KekExpression::One(KekUri::new(name).unwrap());
+        let deeper = KekExpression::AnyOf(vec![three.parse().unwrap(), one("local:5")]);
+        let more = KekExpression::AnyOf((0..=MAX_KEKS).map(|i| one(&format!("local:{i}"))).collect());
+        for bad in [deeper, more, KekExpression::AllOf(vec![one("local:1")])] {
+            assert!(bad.check().is_err(), "{bad}");
+        }
+        let groups = |n: usize| {
+            let groups: Vec<_> = (0..n).map(|i| format!("all_of(local:{i},local:{i}x)")).collect();
+            format!("any_of({})", groups.join(",")).parse::<KekExpression>()
+        };
+        assert!(groups(4).is_ok(), "eight KEKs in four groups");
+        assert!(groups(5).is_err());
+    }
+
+    #[test]
+    fn new_keys_are_generated_under_a_kek_that_stands_first_and_alone() {
+        let generates = |expression: &str, kek: &str| {
+            expression.parse::<KekExpression>().unwrap().generates_under(&KekUri::new(kek).unwrap())
+        };
+        assert!(generates("local:a", "local:a") && !generates("local:a", "local:b"));
+        let any = "any_of(local:a,local:b)";
+        assert!(generates(any, "local:a") && !generates(any, "local:b"));
+        assert!(!generates("all_of(local:a,local:b)", "local:a"));
+        let grouped = "any_of(all_of(local:a,local:b),local:c)";
+        assert!(!generates(grouped, "local:a") && !generates(grouped, "local:c"));
+    }
 }

@@ -445,4 +445,66 @@ mod tests {
         let newer = stored.replacen('{', "{\"dual_control\":true,", 1);
         assert!(serde_json::from_str::<TenantPolicy>(&newer).is_err(), "a newer setting must not be dropped silently");
     }
+
+    #[test]
+    fn limits_are_kept_to_the_last_one() {
+        let many =
+            |n: usize| (0..n).fold(policy(), |policy, i| policy.allow_region(Region::new(&format!("r{i}")).unwrap()));
+        let (longest, eight) = ("x".repeat(MAX_CONTACT), (0..MAX_SCOPE_FIELDS).map(|i| format!("f{i}")));
+        for good in [
+            many(MAX_ALLOWED_REGIONS),
+            policy().contact("x"),
+            policy().contact(longest.clone()),
+            policy().scope_by(eight),
+            policy().cache_ttl(Duration::from_secs(1)),
+            policy().cache_ttl(Duration::from_secs(86_400)),
+            policy().period(Period::Hour).retain_for(Duration::from_secs(1)),
+        ] {
+            assert!(good.check().is_ok(), "{good:?}");
+        }
+        for bad in [
+            many(MAX_ALLOWED_REGIONS + 1),
+            policy().contact(longest + "x"),
+            policy().scope_by(["awsome"]),
+            policy().cache_ttl(Duration::from_secs(86_401)),
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_what_is_read() {
+        let us = Region::new("us").unwrap();
+        let rotation = RotationPolicy::default().max_messages(7).max_age(Duration::from_secs(8));
+        let set = policy()
+            .allow_region(us.clone())
+            .scope_by(["channel"])
+            .period(Period::Day)
+            .rotation(rotation)
+            .suite(Suite::ChaCha20Poly1305)
+            .cache_ttl(Duration::from_secs(9))
+            .verify_new_keys(false)
+            .retain_for(Duration::from_secs(10))
+            .contact("security@acme");
+        assert!(set.allowed_regions().eq([&us]));
+        assert_eq!(set.scope_fields(), ["channel"]);
+        assert_eq!((set.key_period(), set.rotation_policy()), (Period::Day, rotation));
+        assert_eq!((rotation.messages(), rotation.age()), (7, Duration::from_secs(8)));
+        assert_eq!((set.key_suite(), set.key_cache_ttl()), (Suite::ChaCha20Poly1305, Duration::from_secs(9)));
+        assert_eq!((set.retention(), policy().retention()), (Some(Duration::from_secs(10)), None));
+        assert_eq!((set.restored_by(), policy().restored_by()), ("security@acme", "its administrator"));
+        assert!(!set.verifies_new_keys() && policy().verifies_new_keys());
+        assert_eq!(TenantPolicy::refreshed_after(Duration::from_secs(300)), Duration::from_secs(240));
+    }
+
+    #[test]
+    fn a_tenant_that_moves_allows_where_it_was() {
+        let (eu, us) = (Region::new("eu").unwrap(), Region::new("us").unwrap());
+        let moved = policy().moved_to(us.clone());
+        assert_eq!(moved.home_region(), &us);
+        assert!(moved.allowed_regions().eq([&eu]));
+        let stayed = moved.clone().moved_to(us.clone());
+        assert!(stayed.allowed_regions().eq([&eu]), "its home is not beside itself");
+        assert!(moved.moved_to(eu).allowed_regions().eq([&us]));
+    }
 }

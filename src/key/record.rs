@@ -94,3 +94,77 @@ impl KeyRecord {
         Err(Error::malformed(problem).with_tenant(self.tenant.as_str()))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::key::wrapped_key::Wrapping;
+
+    pub(crate) fn record() -> KeyRecord {
+        KeyRecord {
+            tenant: TenantId::new("acme").unwrap(),
+            key_id: KeyId::from_bytes([1; 32]),
+            suite: Suite::default(),
+            scope: Scope::new(&[("channel", "C9")]).unwrap(),
+            period: None,
+            region: Region::new("eu").unwrap(),
+            state: KeyState::Active,
+            state_since: 1,
+            wrapped: Some(wrapped()),
+            pending: None,
+            wrapped_epoch: 1,
+            created_at: 1,
+            revision: 1,
+        }
+    }
+
+    fn wrapped() -> WrappedKey {
+        WrappedKey::One(Wrapping { kek: "local:a".parse().unwrap(), wrapped: vec![1] })
+    }
+
+    fn pending() -> Pending {
+        Pending { wrapped: wrapped(), epoch: 2 }
+    }
+
+    #[test]
+    fn suspended_and_destroyed_keys_do_not_open() {
+        let kind = |state| record().into_state(state, 2).check_opens().err().map(|e| e.kind());
+        assert_eq!([kind(KeyState::Active), kind(KeyState::Deactivated)], [None, None]);
+        assert_eq!(kind(KeyState::Suspended), Some(ErrorKind::Revoked));
+        assert_eq!(kind(KeyState::Destroyed), Some(ErrorKind::Erased));
+    }
+
+    #[test]
+    fn of_a_destroyed_key_nothing_is_left() {
+        let before = KeyRecord { pending: Some(pending()), ..record() };
+        let suspended = before.clone().into_state(KeyState::Suspended, 7);
+        let expected = KeyRecord { state: KeyState::Suspended, state_since: 7, revision: 2, ..before };
+        assert_eq!(suspended, expected);
+        let destroyed = suspended.clone().into_state(KeyState::Destroyed, 8);
+        let (wrapped, pending) = (None, None);
+        let expected =
+            KeyRecord { state: KeyState::Destroyed, state_since: 8, revision: 3, wrapped, pending, ..suspended };
+        assert_eq!(destroyed, expected);
+    }
+
+    #[test]
+    fn rows_that_no_store_was_given_are_refused() {
+        let destroyed = KeyRecord { state: KeyState::Destroyed, wrapped: None, ..record() };
+        let empty = WrappedKey::One(Wrapping { kek: "local:a".parse().unwrap(), wrapped: vec![] });
+        for good in [record(), KeyRecord { pending: Some(pending()), ..record() }, destroyed.clone()] {
+            assert!(good.check().is_ok(), "{good:?}");
+        }
+        for bad in [
+            KeyRecord { wrapped: None, ..record() },
+            KeyRecord { state: KeyState::Destroyed, ..record() },
+            KeyRecord { pending: Some(pending()), ..destroyed },
+            KeyRecord { revision: 0, ..record() },
+            KeyRecord { wrapped_epoch: 0, ..record() },
+            KeyRecord { scope: Scope::new(&[("tenant", "x")]).unwrap(), ..record() },
+            KeyRecord { wrapped: Some(empty.clone()), ..record() },
+            KeyRecord { pending: Some(Pending { wrapped: empty, epoch: 2 }), ..record() },
+        ] {
+            assert_eq!(bad.check().err().map(|e| e.kind()), Some(ErrorKind::Malformed), "{bad:?}");
+        }
+    }
+}

@@ -235,4 +235,32 @@ mod tests {
         );
         assert!(Selector::keys([]).check(&fields).is_err());
     }
+
+    #[test]
+    fn a_selector_names_a_thousand_keys_and_says_what_it_names() {
+        let ids = |n: usize| {
+            (0..n)
+                .map(|i| KeyId::from_bytes(std::array::from_fn(|at| if at < 2 { i.to_be_bytes()[6 + at] } else { 1 })))
+        };
+        for (count, fits) in [(1, true), (2, true), (MAX_SELECTED_KEYS, true), (MAX_SELECTED_KEYS + 1, false)] {
+            assert_eq!(Selector::keys(ids(count)).check(&[]).is_ok(), fits, "{count}");
+        }
+        let two: Vec<_> = ids(2).collect();
+        assert_eq!(Selector::keys(ids(2)).key_ids(), Some(&*two));
+        assert_eq!(Selector::everything().key_ids(), None);
+        let all = Selector { keys: Some(two), ..Selector::fields([("channel", "C9")]).from(hour(5)).to(hour(8)) };
+        assert!(all.conditions().eq([("channel", "C9")]));
+        assert_eq!(all.periods(), (Some(&hour(5)), Some(&hour(8))));
+        let text = "channel=C9, from hour=1970-01-01T05Z, to hour=1970-01-01T08Z, 2 key(s) by id";
+        assert_eq!((&*all.to_string(), &*Selector::everything().to_string()), (text, "everything"));
+    }
+
+    #[test]
+    fn covers_a_record_by_its_scope_period_and_id() {
+        let record = crate::key::record::tests::record();
+        assert!(Selector::fields([("channel", "C9")]).covers_record(&record));
+        assert!(Selector::keys([record.key_id]).covers_record(&record));
+        assert!(!Selector::fields([("channel", "C8")]).covers_record(&record));
+        assert!(!Selector::everything().from(hour(5)).covers_record(&record));
+    }
 }

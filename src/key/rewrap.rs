@@ -31,3 +31,40 @@ impl RewrapOrder {
         record.pending.as_ref().is_some_and(|p| p.epoch == self.epoch && p.wrapped.expression() == self.to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::record::tests::record;
+    use crate::key::wrapped_key::{Pending, Wrapping};
+
+    fn wrapped(kek: &str) -> WrappedKey {
+        WrappedKey::One(Wrapping { kek: format!("local:{kek}").parse().unwrap(), wrapped: vec![1] })
+    }
+
+    #[test]
+    fn what_is_old_or_elsewhere_or_unproven_is_due() {
+        let order = RewrapOrder { to: wrapped("new").expression(), epoch: 5, since: 0 };
+        let due = |kek: &str, epoch: u64| {
+            let record = KeyRecord { wrapped: Some(wrapped(kek)), wrapped_epoch: epoch, ..record() };
+            order.is_due(&record)
+        };
+        assert!(due("old", 4) && due("old", 5) && due("old", 6) && due("new", 4));
+        assert!(!due("new", 5) && !due("new", 6));
+        let pending = Some(Pending { wrapped: wrapped("new"), epoch: 5 });
+        let unproven = KeyRecord { wrapped: Some(wrapped("new")), wrapped_epoch: 5, pending, ..record() };
+        assert!(order.is_due(&unproven));
+        assert!(!order.is_due(&KeyRecord { wrapped: None, ..record() }), "a destroyed key has nothing to wrap");
+    }
+
+    #[test]
+    fn a_pending_wrapping_is_this_order_s_by_epoch_and_keks() {
+        let order = RewrapOrder { to: wrapped("new").expression(), epoch: 5, since: 0 };
+        let is_pending = |kek: &str, epoch: u64| {
+            order.is_pending(&KeyRecord { pending: Some(Pending { wrapped: wrapped(kek), epoch }), ..record() })
+        };
+        assert!(is_pending("new", 5));
+        assert!(!is_pending("new", 4) && !is_pending("new", 6) && !is_pending("old", 5));
+        assert!(!order.is_pending(&record()));
+    }
+}

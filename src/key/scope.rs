@@ -79,3 +79,29 @@ impl fmt::Debug for Scope {
         write!(f, "Scope({self})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_have_up_to_512_bytes_and_read_back() {
+        // The count, 3 bytes of lengths, 1 of the name.
+        for (len, fits) in [(MAX_SCOPE - 6, true), (MAX_SCOPE - 5, true), (MAX_SCOPE - 4, false)] {
+            let value = "v".repeat(len);
+            let scope = Scope::new(&[("n", &value)]);
+            assert_eq!(scope.is_ok(), fits, "{len}");
+            if let Ok(scope) = scope {
+                assert_eq!(Scope::from_bytes(&scope.to_bytes()).unwrap(), scope);
+            }
+        }
+    }
+
+    #[test]
+    fn a_scope_is_shown_as_its_fields() {
+        let scope = Scope::new(&[("workspace", "W1"), ("channel", "C\n9")]).unwrap();
+        assert_eq!(scope.to_string(), r#"channel="C\n9" workspace="W1""#);
+        assert_eq!(format!("{scope:?}"), r#"Scope(channel="C\n9" workspace="W1")"#);
+        assert_eq!((scope.get("workspace"), scope.get("W1")), (Some("W1"), None));
+    }
+}

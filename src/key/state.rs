@@ -47,3 +47,20 @@ impl FromStr for KeyState {
             .ok_or_else(|| Error::malformed("an unknown key state"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_named_as_they_are_stored() {
+        let names = ["active", "deactivated", "suspended", "destroyed"];
+        let states = [KeyState::Active, KeyState::Deactivated, KeyState::Suspended, KeyState::Destroyed];
+        for (name, state) in names.into_iter().zip(states) {
+            assert_eq!((state.as_str(), &*state.to_string(), name.parse().unwrap()), (name, name, state));
+        }
+        for bad in ["", "Active", "pending"] {
+            assert!(bad.parse::<KeyState>().is_err(), "{bad}");
+        }
+    }
+}

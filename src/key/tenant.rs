@@ -86,3 +86,58 @@ impl TenantRecord {
 pub(crate) fn suspended() -> Error {
     Error::new(ErrorKind::Revoked, "this key is suspended; the tenant's administrator can restore it")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::revocation::Selector;
+
+    fn row() -> TenantRecord {
+        let policy = TenantPolicy::new(crate::key::kek::KekUri::new("local:a").unwrap(), "eu".parse().unwrap());
+        TenantRecord::enrolled(TenantId::new("acme").unwrap(), policy, 1)
+    }
+
+    fn erasure(carried_out_since: Option<i64>) -> Erasure {
+        Erasure { id: "E1".into(), selector: Selector::everything(), requested_at: 1, due_at: 2, carried_out_since }
+    }
+
+    #[test]
+    fn so_many_rules_and_no_more() {
+        let revocation = Revocation { selector: Selector::everything(), since: 1 };
+        for (count, fits) in [(MAX_RULES - 1, true), (MAX_RULES, true), (MAX_RULES + 1, false)] {
+            let revoked = TenantRecord { revocations: vec![revocation.clone(); count], ..row() };
+            let erased = TenantRecord { erasures: vec![erasure(None); count], ..row() };
+            for row in [revoked, erased] {
+                assert_eq!((row.check().is_ok(), row.check_stored().is_ok()), (fits, fits), "{count}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stored_row_has_an_epoch_and_a_policy_within_its_limits() {
+        assert!(row().check_stored().is_ok());
+        let kind = |row: TenantRecord| row.check_stored().err().map(|e| e.kind());
+        assert_eq!(kind(TenantRecord { epoch: 0, ..row() }), Some(ErrorKind::Malformed));
+        let policy = row().policy.scope_by(["tenant"]);
+        assert_eq!(kind(TenantRecord { policy, ..row() }), Some(ErrorKind::Malformed));
+    }
+
+    #[test]
+    fn what_is_revoked_or_waits_to_be_erased_does_not_open() {
+        let scope = Scope::new(&[("channel", "C9")]).unwrap();
+        assert!(row().check_not_revoked(&scope, None, None).is_ok());
+        let selector = Selector::fields([("channel", "C9")]);
+        let revoked = TenantRecord { revocations: vec![Revocation { selector, since: 1 }], ..row() };
+        let error = revoked.check_not_revoked(&scope, None, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Revoked);
+        assert!(error.to_string().contains("its administrator can restore it"), "{error}");
+        let other = Scope::new(&[("channel", "C8")]).unwrap();
+        assert!(revoked.check_not_revoked(&other, None, None).is_ok());
+        for (since, undo) in [(None, "can still undo"), (Some(3), "can no longer undo")] {
+            let erased = TenantRecord { erasures: vec![erasure(since)], ..row() };
+            let error = erased.check_not_revoked(&scope, None, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Revoked);
+            assert!(error.to_string().contains(undo), "{error}");
+        }
+    }
+}
