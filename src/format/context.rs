@@ -292,11 +292,14 @@ mod tests {
         assert_eq!(kind(CanonicalFields::new(&[(&name, "")])), ErrorKind::Limit);
         assert_eq!(kind(CanonicalFields::new(&[("", "v")])), ErrorKind::InvalidArgument);
         assert_eq!(kind(CanonicalFields::new(&[("a", "1"), ("a", "2")])), ErrorKind::InvalidArgument);
+        let most = [(&name[..64], &long[..512])];
+        assert_eq!(encode(&most).len(), 1 + LENGTHS + 64 + 512);
         let many: Vec<String> = (0..17).map(|i| i.to_string()).collect();
         let many: Vec<Field<'_>> = many.iter().map(|n| (n.as_str(), "")).collect();
         assert_eq!(kind(CanonicalFields::new(&many)), ErrorKind::Limit);
         let scope = CanonicalFields::new(&many[..10]).unwrap();
         assert_eq!(kind(merge(&scope, &many[10..])), ErrorKind::Limit);
+        assert_eq!(merge(&scope, &many[10..16]).unwrap()[0], 16);
         assert_eq!(kind(merge(&scope, &many[9..10])), ErrorKind::InvalidArgument);
         let half = "y".repeat(512);
         let scope = CanonicalFields::new(&[("a", &half)]).unwrap();

@@ -193,4 +193,24 @@ mod tests {
             prop_assert_eq!(LAYOUT.plain_len(LAYOUT.sealed_len(plain).unwrap()).unwrap(), plain);
         }
     }
+
+    #[test]
+    fn chunks_of_a_range_and_the_last_one() {
+        assert_eq!(LAYOUT.head_len(), 101);
+        for (range, chunks) in [
+            (0..1, 0..1),
+            (0..CHUNK, 0..1),
+            (0..CHUNK + 1, 0..2),
+            (CHUNK - 1..CHUNK, 0..1),
+            (CHUNK..2 * CHUNK, 1..2),
+            (3 * CHUNK + 5..7 * CHUNK + 1, 3..8),
+            (2 * CHUNK..2 * CHUNK, 2..2),
+        ] {
+            assert_eq!(LAYOUT.chunks(range.clone()), chunks, "{range:?}");
+        }
+        for (plain, number, len) in [(0, 0, TAG), (5, 0, 5 + TAG), (3 * CHUNK, 3, TAG), (3 * CHUNK + 5, 3, 5 + TAG)] {
+            let sealed = LAYOUT.sealed_len(plain).unwrap();
+            assert_eq!(LAYOUT.last_chunk(sealed).unwrap(), (number, sealed - len..sealed), "{plain}");
+        }
+    }
 }

@@ -52,3 +52,18 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(Error::malformed("there are trailing bytes")) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_has_to_be_read() {
+        let mut reader = Reader::new(b"ab");
+        reader.u8().unwrap();
+        assert!(reader.finish().is_err());
+        let mut reader = Reader::new(b"ab");
+        reader.u16().unwrap();
+        assert!(reader.finish().is_ok());
+    }
+}
