@@ -229,3 +229,176 @@ impl StreamOpener {
         refused
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::aead::Backend;
+    use crate::crypto::chunked::{OpenKey, SALT_LEN, SealKey};
+    use crate::crypto::secret::Secret;
+    use crate::crypto::suite::Suite;
+    use crate::error::ErrorKind;
+
+    const HEAD: &[u8] = b"head";
+
+    fn keys() -> (Encryptor, Decryptor) {
+        let (input, salt) = (Secret::take(&mut [1; 32]), [4; SALT_LEN]);
+        let (backend, suite) = (Backend::DEFAULT, Suite::Aes256Gcm);
+        let seal = SealKey::with_salt(backend, suite, &input, salt, b"c").unwrap();
+        let open = OpenKey::verified(backend, suite, &input, &salt, seal.commitment(), b"c").unwrap();
+        (Encryptor::new(seal), Decryptor::new(open))
+    }
+
+    fn text(len: usize) -> Vec<u8> {
+        (0..=250).cycle().take(len).collect()
+    }
+
+    /// The head and the sealed chunks of `text`, each sealed by itself.
+    fn sealed(text: &[u8]) -> Vec<u8> {
+        let (mut encryptor, _) = keys();
+        let mut out = HEAD.to_vec();
+        let chunks = text.chunks_exact(CHUNK_LEN);
+        let mut last = [chunks.remainder(), &[0; TAG_LEN]].concat();
+        for chunk in chunks {
+            let mut chunk = [chunk, &[0; TAG_LEN]].concat();
+            encryptor.turn(1).unwrap().seal(&mut chunk).unwrap();
+            out.extend_from_slice(&chunk);
+        }
+        encryptor.finish().seal(&mut last).unwrap();
+        out.extend_from_slice(&last);
+        out
+    }
+
+    /// Copies what fits, and says how much.
+    fn copy(from: &[u8], to: &mut [u8]) -> usize {
+        let len = from.len().min(to.len());
+        to[..len].copy_from_slice(&from[..len]);
+        len
+    }
+
+    /// Seals in slices of `given` bytes; output is taken in slices of `taken`, and only where no space is left.
+    fn stream(text: &[u8], given: usize, taken: usize) -> Vec<u8> {
+        let mut sealer = StreamSealer::new(keys().0, HEAD);
+        let (mut rest, mut out) = (text, Vec::new());
+        while !rest.is_empty() {
+            let len = copy(&rest[..given.min(rest.len())], sealer.space());
+            if len == 0 {
+                assert!(!sealer.output().is_empty(), "neither space nor output");
+                while !sealer.output().is_empty() {
+                    let part = &sealer.output()[..taken.min(sealer.output().len())];
+                    out.extend_from_slice(part);
+                    let len = part.len();
+                    sealer.take(len);
+                }
+            }
+            sealer.fill(len).unwrap();
+            rest = &rest[len..];
+        }
+        let mut end = sealer.finish().unwrap();
+        while !end.output().is_empty() {
+            let part = &end.output()[..taken.min(end.output().len())];
+            out.extend_from_slice(part);
+            let len = part.len();
+            end.take(len);
+        }
+        out
+    }
+
+    /// Opens in slices, and says what was put out before it ended or was refused.
+    fn open(chunks: &[u8], given: usize) -> (Vec<u8>, Result<()>) {
+        let mut opener = StreamOpener::new(keys().1);
+        let (mut rest, mut out) = (chunks, Vec::new());
+        loop {
+            let len = copy(&rest[..given.min(rest.len())], opener.space());
+            opener.fill(len);
+            rest = &rest[len..];
+            loop {
+                match opener.output() {
+                    Ok([]) => break,
+                    Ok(part) => {
+                        let len = part.len().min(given);
+                        out.extend_from_slice(&part[..len]);
+                        opener.take(len);
+                    }
+                    Err(refused) => {
+                        assert!(opener.output().is_err() && opener.end().is_err() && opener.space().is_empty());
+                        return (out, Err(refused));
+                    }
+                }
+            }
+            if rest.is_empty() {
+                break;
+            }
+        }
+        assert!(!opener.has_ended());
+        if let Err(refused) = opener.end() {
+            assert!(opener.output().is_err() && opener.end().is_err() && !opener.has_ended());
+            return (out, Err(refused));
+        }
+        assert!(opener.has_ended() && opener.end().is_ok() && opener.space().is_empty());
+        out.extend_from_slice(opener.output().unwrap());
+        let left = opener.output().unwrap().len();
+        opener.take(left);
+        assert!(opener.output().unwrap().is_empty());
+        (out, Ok(()))
+    }
+
+    #[test]
+    fn a_stream_is_the_chunks_whatever_the_slices() {
+        for len in [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, CHUNKS * CHUNK_LEN, 2 * CHUNKS * CHUNK_LEN + 77] {
+            let (text, sealed) = (text(len), sealed(&text(len)));
+            for step in [1_000, CHUNK_LEN - 1, CHUNK_LEN, 3 * CHUNK_LEN + 5, usize::MAX] {
+                assert!(stream(&text, step, usize::MAX) == sealed, "{len} bytes by {step}");
+                assert!(stream(&text, usize::MAX, step) == sealed, "{len} bytes, taken by {step}");
+                let (opened, ended) = open(&sealed[HEAD.len()..], step);
+                assert!(ended.is_ok() && opened == text, "{len} bytes opened by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_verified_is_put_out_and_nothing_after_it() {
+        let text = text(3 * CHUNK_LEN + 5);
+        let sealed = sealed(&text).split_off(HEAD.len());
+        for (at, chunks) in [(7, 0), (SEALED_CHUNK_LEN + 7, 1), (sealed.len() - 1, 3)] {
+            let mut forged = sealed.clone();
+            forged[at] ^= 1;
+            for step in [1_000, usize::MAX] {
+                let (opened, refused) = open(&forged, step);
+                assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Unopenable), "{at}");
+                assert!(opened == text[..chunks * CHUNK_LEN], "{at}");
+            }
+        }
+        for len in [0, TAG_LEN, SEALED_CHUNK_LEN, 2 * SEALED_CHUNK_LEN + 20, sealed.len() - 1] {
+            let (opened, refused) = open(&sealed[..len], usize::MAX);
+            assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Unopenable), "{len}");
+            assert!(opened == text[..len / SEALED_CHUNK_LEN * CHUNK_LEN], "{len}");
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_has_no_space_until_it_is_taken() {
+        let mut sealer = StreamSealer::new(keys().0, HEAD);
+        for chunk in 0..CHUNKS {
+            assert_eq!(sealer.space().len(), CHUNK_LEN, "{chunk}");
+            sealer.fill(CHUNK_LEN).unwrap();
+        }
+        assert!(sealer.space().is_empty());
+        let full = HEAD.len() + CHUNKS * SEALED_CHUNK_LEN;
+        assert_eq!(sealer.output().len(), full);
+        sealer.take(full - 1);
+        assert!(sealer.space().is_empty(), "a byte waits");
+        sealer.take(5);
+        assert!(sealer.output().is_empty());
+        assert_eq!(sealer.space().len(), CHUNK_LEN);
+        sealer.fill(CHUNK_LEN - 1).unwrap();
+        assert_eq!((sealer.output().len(), sealer.space().len()), (0, 1));
+        sealer.fill(9).unwrap();
+        assert_eq!(sealer.output().len(), SEALED_CHUNK_LEN, "no more is filled than there is space");
+
+        let mut opener = StreamOpener::new(keys().1);
+        assert_eq!(opener.space().len(), CHUNKS * SEALED_CHUNK_LEN);
+        opener.fill(usize::MAX);
+        assert!(opener.space().is_empty());
+    }
+}
