@@ -101,6 +101,7 @@ struct Inner {
 impl Error {
     /// An error of `kind` with a sentence that says what happened and what to do. Implementers of `Kms` and `KeyStore`
     /// build theirs with this; the sentence must not contain key bytes or plaintext.
+    #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Inner {
             kind,
@@ -114,18 +115,22 @@ impl Error {
     }
 
     /// The one error of an envelope that does not open.
+    #[cold]
     pub(crate) fn unopenable() -> Self {
         Self::new(ErrorKind::Unopenable, "the envelope does not open under this tenant, scope and context")
     }
 
+    #[cold]
     pub(crate) fn malformed(message: &'static str) -> Self {
         Self::new(ErrorKind::Malformed, message)
     }
 
+    #[cold]
     pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::InvalidArgument, message)
     }
 
+    #[cold]
     pub(crate) fn limit(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Limit, message)
     }

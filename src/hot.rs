@@ -4,8 +4,9 @@ use crate::crypto::secret::Plaintext;
 use crate::error::Result;
 use crate::format::context::Field;
 use crate::format::header::Header;
+use crate::format::message;
 use crate::key::id::KeyId;
-use crate::sealer::{InHand, ScopeHandle, not_loaded, part};
+use crate::sealer::{InHand, ScopeHandle, not_loaded};
 
 /// A scope whose key is in hand: seals and opens without awaiting, or says [`NotLoaded`](crate::ErrorKind::NotLoaded).
 ///
@@ -93,7 +94,9 @@ impl HotScope {
     /// # Errors
     /// `NotLoaded` if there is none; `Malformed`, `Region` or `Unopenable` as there.
     pub fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
-        in_hand(self.scope.open_in_hand(context, envelope)).map_err(|e| self.scope.explain(e, "open"))
+        let mut text = Plaintext::empty();
+        in_hand(self.scope.open_in_hand(context, envelope, &mut text)).map_err(|e| self.scope.explain(e, "open"))?;
+        Ok(text)
     }
 
     /// As [`ScopeHandle::open_in_place`], with the key in hand.
@@ -101,8 +104,9 @@ impl HotScope {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
-        let opened = in_hand(self.scope.open_in_place_in_hand(context, envelope));
-        part(envelope, opened).map_err(|e| self.scope.explain(e, "open"))
+        in_hand(self.scope.open_in_place_in_hand(context, envelope))
+            .and_then(|()| message::opened_part(envelope))
+            .map_err(|e| self.scope.explain(e, "open"))
     }
 }
 

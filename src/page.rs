@@ -28,12 +28,16 @@ impl ScopeHandle {
     ///
     /// The errors of a row are those of [`ScopeHandle::open`].
     pub async fn open_page(&self, rows: &[PageRow<'_>]) -> Vec<Result<Plaintext>> {
-        let tried: Vec<InHand<Plaintext>> =
-            rows.iter().map(|row| self.open_in_hand(row.context, row.envelope)).collect();
+        let open = |row: &PageRow<'_>| {
+            let mut text = Plaintext::empty();
+            let tried = self.open_in_hand(row.context, row.envelope, &mut text);
+            (tried, text)
+        };
+        let tried: Vec<(InHand<()>, Plaintext)> = rows.iter().map(open).collect();
         let mut wanted: Vec<KeyId> = rows
             .iter()
             .zip(&tried)
-            .filter(|(_, tried)| matches!(tried, InHand::Missing))
+            .filter(|(_, (tried, _))| matches!(tried, InHand::Missing))
             .filter_map(|(row, _)| key_id(row))
             .collect();
         wanted.sort_unstable();
@@ -42,13 +46,16 @@ impl ScopeHandle {
         let loaded: HashMap<KeyId, Loaded> = join_all(loads).await.into_iter().collect();
         rows.iter()
             .zip(tried)
-            .map(|(row, tried)| match tried {
-                InHand::Done(done) => done,
-                InHand::Missing => match key_id(row).and_then(|id| loaded.get(&id)) {
-                    Some(Ok(key)) => self.open_with(key, row.context, row.envelope),
-                    Some(Err(e)) => Err(e.clone()),
-                    None => Err(Error::unopenable()),
-                },
+            .map(|(row, (tried, mut text))| {
+                match tried {
+                    InHand::Done(done) => done,
+                    InHand::Missing => match key_id(row).and_then(|id| loaded.get(&id)) {
+                        Some(Ok(key)) => self.open_with(key, row.context, row.envelope, &mut text),
+                        Some(Err(e)) => Err(e.clone()),
+                        None => Err(Error::unopenable()),
+                    },
+                }
+                .map(|()| text)
             })
             .map(|opened| opened.map_err(|e| self.explain(e, "open page")))
             .collect()

@@ -1,5 +1,7 @@
 //! Resealing: an envelope under an old key becomes one under the Active key, and nobody sees the plaintext.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures_util::stream::{StreamExt, iter};
 
@@ -13,6 +15,7 @@ use crate::key::period::PeriodLabel;
 use crate::key::policy::TenantPolicy;
 use crate::key::record::KeyRecord;
 use crate::key::state::KeyState;
+use crate::keyring::hands::Held;
 use crate::sealer::{InHand, ScopeHandle, TenantHandle, seal_with};
 
 impl ScopeHandle {
@@ -71,14 +74,15 @@ impl ScopeHandle {
         if let Some(active) = active.filter(is_right) {
             let sealed = self.with_key_id_in_hand(&active.key_id, |key| {
                 // Loaded to open, it has no messages to seal.
-                Ok(matches!(seal_with(key, keyring.now(), context, plaintext, &mut out), InHand::Done(Ok(()))))
+                let mut held = Held::new(Arc::clone(key));
+                Ok(matches!(seal_with(&mut held, keyring.now(), context, plaintext, &mut out), InHand::Done(Ok(()))))
             });
             if matches!(sealed, InHand::Done(Ok(true))) {
                 return Ok(out);
             }
         }
         let key = keyring.resealing_key(self.tenant(), &self.scope, past).await?;
-        match seal_with(&key, keyring.now(), context, plaintext, &mut out) {
+        match seal_with(&mut Held::new(key), keyring.now(), context, plaintext, &mut out) {
             InHand::Done(sealed) => sealed.map(|()| out),
             InHand::Missing => Err(Error::new(ErrorKind::Unavailable, "the key that reseals was spent; retry")),
         }

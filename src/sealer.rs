@@ -1,6 +1,5 @@
 //! Floor 5, the data plane: sealing and opening messages. Nothing here can change a key.
 
-use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::key::tenant::TenantRecord;
 use crate::keyring::Keyring;
 use crate::keyring::cache::{CachedKey, SlotRef};
 use crate::keyring::flight::Wanted;
+use crate::keyring::hands::Held;
 
 /// Most tries to get a sealing key that still has time and messages left when it arrives.
 const TRIES: usize = 4;
@@ -119,7 +119,12 @@ impl ScopeHandle {
     /// `InvalidArgument` for a context that names a field twice.
     pub async fn seal(&self, context: &[Field<'_>], plaintext: &[u8]) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(self.sealed_len(plaintext.len()));
-        self.seal_into(context, plaintext, &mut out).await?;
+        match self.seal_in_hand(context, plaintext, &mut out) {
+            InHand::Done(sealed) => sealed,
+            // In a box, so that the hot path does not carry the state of a load about.
+            InHand::Missing => Box::pin(self.seal_loading(context, plaintext, &mut out)).await,
+        }
+        .map_err(|e| self.explain(e, "seal"))?;
         Ok(out)
     }
 
@@ -135,7 +140,6 @@ impl ScopeHandle {
     pub async fn seal_into(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
         match self.seal_in_hand(context, plaintext, out) {
             InHand::Done(sealed) => sealed,
-            // In a box, so that the hot path does not carry the state of a load about.
             InHand::Missing => Box::pin(self.seal_loading(context, plaintext, out)).await,
         }
         .map_err(|e| self.explain(e, "seal"))
@@ -146,14 +150,16 @@ impl ScopeHandle {
     /// # Errors
     /// As [`Self::open_in_place`].
     pub async fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
-        let opened = match self.open_in_hand(context, envelope) {
+        let mut text = Plaintext::empty();
+        match self.open_in_hand(context, envelope, &mut text) {
             InHand::Done(opened) => opened,
             InHand::Missing => match Box::pin(self.load_for(envelope)).await {
-                Ok(key) => self.open_with(&key, context, envelope),
+                Ok(key) => self.open_with(&key, context, envelope, &mut text),
                 Err(e) => Err(e),
             },
-        };
-        opened.map_err(|e| self.explain(e, "open"))
+        }
+        .map_err(|e| self.explain(e, "open"))?;
+        Ok(text)
     }
 
     /// Opens an envelope where it stands and returns the part of it that now is the plaintext; `context` is the one it was
@@ -164,14 +170,15 @@ impl ScopeHandle {
     /// `Unopenable` if it does not open here, whatever the reason; `Revoked`, `Erased`, `Denied`, `Unavailable`,
     /// `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
     pub async fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
-        let opened = match self.open_in_place_in_hand(context, envelope) {
+        match self.open_in_place_in_hand(context, envelope) {
             InHand::Done(opened) => opened,
             InHand::Missing => match Box::pin(self.load_for(envelope)).await {
-                Ok(key) => self.check_scope(&key).and_then(|()| key.key.open_in_place(envelope, context)),
+                Ok(key) => self.check_scope(&key).and_then(|()| key.key.open_in_place(None, envelope, context)),
                 Err(e) => Err(e),
             },
-        };
-        part(envelope, opened).map_err(|e| self.explain(e, "open"))
+        }
+        .and_then(|()| message::opened_part(envelope))
+        .map_err(|e| self.explain(e, "open"))
     }
 
     pub(crate) fn explain(&self, e: Error, operation: &'static str) -> Error {
@@ -180,27 +187,34 @@ impl ScopeHandle {
         e.with_region(self.row.policy.home_region().as_str())
     }
 
-    /// Seals with the key in the scope's slot. The hot path: one atomic load, one clock read, the cipher.
+    /// Seals with the key in the scope's slot. The hot path: one clock read, one exchange, the cipher.
+    #[inline]
     pub(crate) fn seal_in_hand(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> InHand<()> {
-        self.with_sealing_key_in_hand(|key, now| seal_with(key, now, context, plaintext, out))
+        self.with_sealing_key_in_hand(plaintext.len(), |held, now| seal_with(held, now, context, plaintext, out))
     }
 
-    /// Runs `work` on the Active key, if it is in hand and may be used now.
+    /// Runs `work` on the Active key, if it is in hand and may be used now, for a message of `len` bytes.
     #[inline]
     pub(crate) fn with_sealing_key_in_hand<T>(
         &self,
-        work: impl FnOnce(&CachedKey, Duration) -> InHand<T>,
+        len: usize,
+        work: impl FnOnce(&mut Held, Duration) -> InHand<T>,
     ) -> InHand<T> {
         let now = self.keyring.now();
-        match &*self.slot.slot().current.load() {
-            Some(key) if now < key.seals_until && self.keyring.watch.is_leased(now) => {
-                if key.wants_refresh(now) {
-                    self.keyring.refresh(self.sealing());
-                }
-                work(key, now)
-            }
-            _ => InHand::Missing,
+        if !self.keyring.watch.is_leased(now) {
+            return InHand::Missing;
         }
+        let (mut done, mut wants_refresh) = (InHand::Missing, false);
+        self.slot.slot().with(len, |held| {
+            if now < held.key().seals_until {
+                wants_refresh = held.key().wants_refresh(now);
+                done = work(held, now);
+            }
+        });
+        if wants_refresh {
+            self.keyring.refresh(self.sealing());
+        }
+        done
     }
 
     async fn seal_loading(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -209,7 +223,7 @@ impl ScopeHandle {
             let key = self.keyring.sealing_key(&self.row.tenant, &self.scope).await?;
             let now = self.keyring.now();
             if now < key.seals_until
-                && let InHand::Done(sealed) = seal_with(&key, now, context, plaintext, out)
+                && let InHand::Done(sealed) = seal_with(&mut Held::new(key), now, context, plaintext, out)
             {
                 return sealed;
             }
@@ -225,93 +239,94 @@ impl ScopeHandle {
         Wanted::Sealing(self.row.tenant.clone(), self.scope.clone())
     }
 
-    /// Opens with a key in hand.
-    pub(crate) fn open_in_hand(&self, context: &[Field<'_>], envelope: &[u8]) -> InHand<Plaintext> {
-        let envelope = match self.with_slot_key(envelope, |key, envelope| key.key.open(envelope, context)) {
-            ControlFlow::Break(opened) => return InHand::Done(opened),
-            ControlFlow::Continue(envelope) => envelope,
-        };
+    /// Opens with a key in hand. What is opened comes into `text`.
+    #[inline]
+    pub(crate) fn open_in_hand(&self, context: &[Field<'_>], envelope: &[u8], text: &mut Plaintext) -> InHand<()> {
+        let by_slot = self.with_slot_key(envelope.len(), |held| match held.key().key.is_named_by(envelope) {
+            true => InHand::Done(held.open(envelope, context, text)),
+            false => InHand::Missing,
+        });
+        if let InHand::Done(opened) = by_slot {
+            return InHand::Done(opened);
+        }
         match named_key(envelope) {
             Ok(key_id) => {
-                let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open(envelope, context));
+                let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open(None, envelope, context, text));
                 self.unless_elsewhere(opened, envelope)
             }
             Err(e) => InHand::Done(Err(e)),
         }
     }
 
-    pub(crate) fn open_with(&self, key: &CachedKey, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
-        self.check_scope(key)?;
-        key.key.open(envelope, context)
-    }
-
-    /// Opens in place with a key in hand, and says where in `envelope` the plaintext is.
-    pub(crate) fn open_in_place_in_hand(&self, context: &[Field<'_>], envelope: &mut [u8]) -> InHand<Range<usize>> {
-        let envelope = match self.with_slot_key(envelope, |key, envelope| key.key.open_in_place(envelope, context)) {
-            ControlFlow::Break(opened) => return InHand::Done(opened),
-            ControlFlow::Continue(envelope) => envelope,
-        };
-        match named_key(envelope) {
-            Ok(key_id) => {
-                let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open_in_place(envelope, context));
-                self.unless_elsewhere(opened, envelope)
-            }
-            Err(e) => InHand::Done(Err(e)),
-        }
-    }
-
-    /// The hot path of opening: runs `work` with the slot's key if `envelope` starts with that key's header, else gives the
-    /// envelope back.
-    fn with_slot_key<E: AsRef<[u8]>, T>(
+    pub(crate) fn open_with(
         &self,
-        envelope: E,
-        work: impl FnOnce(&CachedKey, E) -> Result<T>,
-    ) -> ControlFlow<Result<T>, E> {
-        let now = self.keyring.now();
-        match &*self.slot.slot().current.load() {
-            Some(key)
-                if key.key.is_named_by(envelope.as_ref())
-                    && now < key.opens_until
-                    && self.keyring.watch.is_leased(now) =>
-            {
-                self.refresh_opening(key, now);
-                ControlFlow::Break(work(key, envelope))
+        key: &CachedKey,
+        context: &[Field<'_>],
+        envelope: &[u8],
+        text: &mut Plaintext,
+    ) -> Result<()> {
+        self.check_scope(key)?;
+        key.key.open(None, envelope, context, text)
+    }
+
+    /// Opens in place with a key in hand.
+    #[inline]
+    pub(crate) fn open_in_place_in_hand(&self, context: &[Field<'_>], envelope: &mut [u8]) -> InHand<()> {
+        let by_slot = self.with_slot_key(envelope.len(), |held| match held.key().key.is_named_by(envelope) {
+            true => InHand::Done(held.open_in_place(envelope, context)),
+            false => InHand::Missing,
+        });
+        if let InHand::Done(opened) = by_slot {
+            return InHand::Done(opened);
+        }
+        match named_key(envelope) {
+            Ok(key_id) => {
+                let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open_in_place(None, envelope, context));
+                self.unless_elsewhere(opened, envelope)
             }
-            _ => ControlFlow::Continue(envelope),
+            Err(e) => InHand::Done(Err(e)),
         }
     }
 
-    /// Runs `work` with the key of that id, if it is in hand and of this scope. First the slot's, then the cache's.
+    /// The hot path of opening: runs `work` with the slot's key, for a message of `len` bytes, if it may be used now. What
+    /// names another key is `Missing`.
+    #[inline]
+    fn with_slot_key(&self, len: usize, work: impl FnOnce(&mut Held) -> InHand<()>) -> InHand<()> {
+        let now = self.keyring.now();
+        if !self.keyring.watch.is_leased(now) {
+            return InHand::Missing;
+        }
+        let (mut done, mut wants_refresh) = (InHand::Missing, false);
+        self.slot.slot().with(len, |held| {
+            if now < held.key().opens_until {
+                done = work(held);
+                wants_refresh = matches!(done, InHand::Done(_)) && held.key().wants_refresh(now);
+            }
+        });
+        if wants_refresh && let Some(key) = self.slot.slot().current() {
+            self.keyring.refresh(Wanted::Opening(self.row.tenant.clone(), *key.key.key_id()));
+        }
+        done
+    }
+
+    /// Runs `work` with the key of that id, if it is in hand and of this scope.
     pub(crate) fn with_key_id_in_hand<T>(
         &self,
         key_id: &KeyId,
-        work: impl FnOnce(&CachedKey) -> Result<T>,
+        work: impl FnOnce(&Arc<CachedKey>) -> Result<T>,
     ) -> InHand<T> {
         let now = self.keyring.now();
         if !self.keyring.watch.is_leased(now) {
             return InHand::Missing;
         }
-        let current = self.slot.slot().current.load();
-        if let Some(key) = &*current
-            && key.key.key_id() == key_id
-            && now < key.opens_until
-        {
-            self.refresh_opening(key, now);
-            return InHand::Done(work(key));
-        }
-        drop(current);
         let found = self.keyring.cache.with_opening(&self.row.tenant, key_id, now, |key| {
             self.check_scope(key)?;
-            self.refresh_opening(key, now);
+            if key.wants_refresh(now) {
+                self.keyring.refresh(Wanted::Opening(self.row.tenant.clone(), *key.key.key_id()));
+            }
             work(key)
         });
         found.map_or(InHand::Missing, InHand::Done)
-    }
-
-    fn refresh_opening(&self, key: &CachedKey, now: Duration) {
-        if key.wants_refresh(now) {
-            self.keyring.refresh(Wanted::Opening(self.row.tenant.clone(), *key.key.key_id()));
-        }
     }
 
     fn check_scope(&self, key: &CachedKey) -> Result<()> {
@@ -353,23 +368,19 @@ fn named_key(envelope: &[u8]) -> Result<KeyId> {
     Header::read(envelope).map(|(header, _)| KeyId::from_bytes(*header.key_id()))
 }
 
-/// The part of `envelope` that was opened.
-pub(crate) fn part(envelope: &mut [u8], opened: Result<Range<usize>>) -> Result<&mut [u8]> {
-    envelope.get_mut(opened?).ok_or_else(Error::unopenable)
-}
-
 pub(crate) fn not_loaded() -> Error {
     Error::new(ErrorKind::NotLoaded, "the key is not in hand; load it and retry")
 }
 
+#[inline]
 pub(crate) fn seal_with(
-    key: &CachedKey,
+    held: &mut Held,
     now: Duration,
     context: &[Field<'_>],
     plaintext: &[u8],
     out: &mut Vec<u8>,
 ) -> InHand<()> {
-    match key.key.seal_into(now, context, plaintext, out) {
+    match held.seal_into(now, context, plaintext, out) {
         Ok(()) => InHand::Done(Ok(())),
         Err(SealFailure::Failed(e)) => InHand::Done(Err(e)),
         Err(SealFailure::Spent) => InHand::Missing,

@@ -1,17 +1,33 @@
-//! What threads share: std's and `arc_swap`'s own types, named here so that the models of interleavings
+//! What threads share: std's, `arc_swap`'s and `try_lock`'s own types, named here so that the models of interleavings
 //! (`scripts/interleavings`, `cfg(shuttle)`) can put types in their place whose every use is a step of the schedule.
 
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+pub(crate) use arc_swap::{ArcSwap, ArcSwapOption};
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+#[cfg(not(all(test, shuttle)))]
+use std::thread::yield_now;
+#[cfg(not(all(test, shuttle)))]
+pub(crate) use try_lock::{Locked, TryLock};
 
 #[cfg(all(test, shuttle))]
-pub(crate) use scheduled::{ArcSwap, ArcSwapOption, Guard, explore};
+pub(crate) use scheduled::{ArcSwap, ArcSwapOption, Locked, TryLock, explore};
 #[cfg(all(test, shuttle))]
 pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
+#[cfg(all(test, shuttle))]
+use shuttle::thread::yield_now;
 
-/// `arc_swap` by its contract, over a lock: what it does inside is its own tests' business.
+/// Takes a lock that is never held for long, once whoever has it leaves it.
+pub(crate) fn waited_for<T>(lock: &TryLock<T>) -> Locked<'_, T> {
+    loop {
+        match lock.try_lock() {
+            Some(locked) => return locked,
+            None => yield_now(),
+        }
+    }
+}
+
+/// `arc_swap` and `try_lock` by their contracts, over a lock: what they do inside is their own tests' business.
 #[cfg(all(test, shuttle))]
 mod scheduled {
     use std::ops::Deref;
@@ -23,6 +39,20 @@ mod scheduled {
 
     pub(crate) type ArcSwap<T> = Swap<Arc<T>>;
     pub(crate) type ArcSwapOption<T> = Swap<Option<Arc<T>>>;
+
+    pub(crate) type Locked<'a, T> = shuttle::sync::MutexGuard<'a, T>;
+
+    pub(crate) struct TryLock<T>(Mutex<T>);
+
+    impl<T> TryLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(Mutex::new(value))
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<Locked<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
 
     #[derive(Default)]
     pub(crate) struct Swap<P>(Mutex<P>);

@@ -90,60 +90,62 @@ impl AeadKey {
         }))
     }
 
-    /// Encrypts `in_out` in place and returns the tag. `nonce` must never repeat under this key.
+    /// Encrypts `in_out` in place and writes the tag. `nonce` must never repeat under this key.
+    #[inline]
     pub(crate) fn seal(
         &self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         in_out: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], Refused> {
-        self.sweeping(|| self.seal_unswept(nonce, aad, in_out))
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), Refused> {
+        self.sweeping(|| self.seal_unswept(nonce, aad, in_out, tag))
     }
 
     /// As [`Self::seal`], for callers that sweep the stack themselves.
+    #[inline]
     pub(crate) fn seal_unswept(
         &self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         in_out: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], Refused> {
-        match &self.0 {
-            Repr::RustAes(key) => {
-                key.encrypt_inout_detached(nonce.into(), aad, in_out.into()).map(Into::into).map_err(|_| Refused)
-            }
-            Repr::RustChaCha(key) => {
-                key.encrypt_inout_detached(nonce.into(), aad, in_out.into()).map(Into::into).map_err(|_| Refused)
-            }
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), Refused> {
+        let made = match &self.0 {
+            Repr::RustAes(key) => key.encrypt_inout_detached(nonce.into(), aad, in_out.into()),
+            Repr::RustChaCha(key) => key.encrypt_inout_detached(nonce.into(), aad, in_out.into()),
             #[cfg(feature = "aws-lc-rs")]
             Repr::AwsLc(key) => {
                 use aws_lc_rs::aead::{Aad, Nonce};
                 let nonce = Nonce::assume_unique_for_key(*nonce);
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), in_out).map_err(|_| Refused)?;
-                tag.as_ref().try_into().map_err(|_| Refused)
+                return key.seal_in_place_scatter(nonce, Aad::from(aad), in_out, &[], tag).map_err(|_| Refused);
             }
-        }
+        };
+        *tag = made.map_err(|_| Refused)?.into();
+        Ok(())
     }
 
-    /// Encrypts `from` into `to`, which is as long, and returns the tag: no copy where the backend needs none.
+    /// Encrypts `from` into `to`, which is as long, and writes the tag: no copy where the backend needs none.
     pub(crate) fn seal_from(
         &self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         from: &[u8],
         to: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], Refused> {
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), Refused> {
         if from.len() != to.len() {
             return Err(Refused);
         }
         #[cfg(feature = "aws-lc-rs")]
         if let Repr::AwsLc(key) = &self.0 {
             use aws_lc_rs::aead::{Aad, Nonce};
-            let (mut tag, nonce) = ([0; TAG_LEN], Nonce::assume_unique_for_key(*nonce));
-            let seal = || key.seal_out_of_place_scatter(nonce, Aad::from(aad), from, to, &[], &mut tag);
-            return self.sweeping(seal).map(|()| tag).map_err(|_| Refused);
+            let nonce = Nonce::assume_unique_for_key(*nonce);
+            let seal = || key.seal_out_of_place_scatter(nonce, Aad::from(aad), from, to, &[], tag);
+            return self.sweeping(seal).map_err(|_| Refused);
         }
         to.copy_from_slice(from);
-        self.seal(nonce, aad, to)
+        self.seal(nonce, aad, to, tag)
     }
 
     /// Verifies `from` and decrypts it into `to`, which is as long. When it refuses, `to` holds no plaintext.
@@ -170,6 +172,7 @@ impl AeadKey {
     }
 
     /// Verifies and decrypts `in_out` in place. When it refuses, `in_out` holds no plaintext.
+    #[inline]
     pub(crate) fn open(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -181,6 +184,7 @@ impl AeadKey {
     }
 
     /// As [`Self::open`], for callers that sweep the stack themselves.
+    #[inline]
     pub(crate) fn open_unswept(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -206,6 +210,7 @@ impl AeadKey {
     }
 
     /// Runs `work` with this key, and wipes what it leaves on the stack.
+    #[inline]
     fn sweeping<T>(&self, work: impl FnOnce() -> T) -> T {
         if self.leaves_residue() { stack::swept::<{ stack::CIPHER }, _>(work) } else { work() }
     }
@@ -222,6 +227,7 @@ impl AeadKey {
 }
 
 /// Whatever a backend leaves behind, nothing unauthenticated leaves this file.
+#[inline]
 fn wiped_if_refused(opened: bool, text: &mut [u8]) -> Result<(), Refused> {
     if opened {
         return Ok(());
@@ -268,9 +274,10 @@ mod tests {
             for len in [0, 1, 100, 5_000] {
                 let text: Vec<u8> = (0..=250).cycle().take(len).collect();
                 let (mut in_place, mut sealed) = (text.clone(), vec![0; len]);
-                let tag = key.seal(&nonce, aad, &mut in_place).unwrap();
-                assert_eq!(key.seal_from(&nonce, aad, &text, &mut sealed), Ok(tag), "{backend:?} {algorithm:?} {len}");
-                assert_eq!(sealed, in_place);
+                let (mut tag, mut other) = ([0; TAG_LEN], [0; TAG_LEN]);
+                key.seal(&nonce, aad, &mut in_place, &mut tag).unwrap();
+                key.seal_from(&nonce, aad, &text, &mut sealed, &mut other).unwrap();
+                assert_eq!((&sealed, other), (&in_place, tag), "{backend:?} {algorithm:?} {len}");
                 let mut opened = vec![9; len];
                 assert_eq!(key.open_from(&nonce, aad, &sealed, &mut opened, &tag), Ok(()));
                 assert_eq!(opened, text);
@@ -286,7 +293,8 @@ mod tests {
     fn places_of_different_lengths_are_refused() {
         for (_, _, key) in keys() {
             for len in [0, 4, 6] {
-                assert_eq!(key.seal_from(&[3; NONCE_LEN], b"", b"hello", &mut vec![0; len]), Err(Refused));
+                let sealed = key.seal_from(&[3; NONCE_LEN], b"", b"hello", &mut vec![0; len], &mut [0; TAG_LEN]);
+                assert_eq!(sealed, Err(Refused));
                 assert_eq!(
                     key.open_from(&[3; NONCE_LEN], b"", b"hello", &mut vec![0; len], &[0; TAG_LEN]),
                     Err(Refused)

@@ -123,13 +123,19 @@ impl SealKey {
     }
 
     /// Encrypts the chunk numbered `chunk` from one place to another and returns its tag.
-    pub(crate) fn seal_from(&self, chunk: u64, from: &[u8], to: &mut [u8]) -> Result<[u8; TAG_LEN], Refused> {
-        self.cipher.aead.seal_from(&self.cipher.nonce(chunk), &[], from, to)
+    pub(crate) fn seal_from(
+        &self,
+        chunk: u64,
+        from: &[u8],
+        to: &mut [u8],
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), Refused> {
+        self.cipher.aead.seal_from(&self.cipher.nonce(chunk), &[], from, to, tag)
     }
 
     /// Encrypts the chunk numbered `chunk` in place and returns its tag. "The AEAD's AAD is not used and MUST be empty."
-    pub(crate) fn seal(&self, chunk: u64, in_out: &mut [u8]) -> Result<[u8; TAG_LEN], Refused> {
-        self.cipher.aead.seal(&self.cipher.nonce(chunk), &[], in_out)
+    pub(crate) fn seal(&self, chunk: u64, in_out: &mut [u8], tag: &mut [u8; TAG_LEN]) -> Result<(), Refused> {
+        self.cipher.aead.seal(&self.cipher.nonce(chunk), &[], in_out, tag)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The cipher of messages: one data key's message key with its writers, reader keys and message budget.
+//! The cipher of messages: one data key's message key with its reader keys and message budget, and what a thread holds to
+//! use it quickly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +7,11 @@ use std::time::Duration;
 use crate::crypto::aead::{self, AeadKey, Algorithm, Backend, Refused, TAG_LEN};
 use crate::crypto::allotment::{Budget, Lot};
 use crate::crypto::random;
-use crate::crypto::reader_keys::ReaderKeys;
+use crate::crypto::reader_keys::{ReaderKeys, Recent};
 use crate::crypto::secret::Secret;
 use crate::crypto::stack;
 use crate::crypto::suite::Suite;
-use crate::crypto::writer::{PREFIX_LIFE, Writer, Writers};
+use crate::crypto::writer::{PREFIX_LIFE, Writer};
 use crate::crypto::xaes::{self, XaesKey};
 use crate::error::{Error, Result};
 
@@ -28,9 +29,16 @@ pub(crate) enum SealFailure {
 /// Seals and opens messages under one data key.
 pub(crate) struct MessageCipher {
     construction: Construction,
-    writers: Writers,
     readers: ReaderKeys,
     budget: Arc<Budget>,
+}
+
+/// What one thread at a time holds beside a [`MessageCipher`], and beside no other: a writer of its own, and the reader keys
+/// that it used last. With it in hand, nothing is touched that other threads write to.
+#[derive(Default)]
+pub(crate) struct Hand {
+    writer: Option<Writer>,
+    recent: Recent,
 }
 
 enum Construction {
@@ -59,7 +67,6 @@ impl MessageCipher {
                 Suite::Aes256Gcm => Construction::Xaes(XaesKey::new(backend, &key)),
                 Suite::ChaCha20Poly1305 => Construction::XChaCha { backend, key },
             },
-            writers: Writers::new(),
             readers: ReaderKeys::new(),
             budget,
         }
@@ -70,81 +77,87 @@ impl MessageCipher {
         self.budget.is_spent()
     }
 
-    /// Encrypts `in_out` in place under a fresh nonce, which it writes to `nonce`, and returns the tag. `now` is
-    /// monotonic time.
+    /// Encrypts `in_out` in place under a fresh nonce, and writes `nonce` and `tag`. `now` is monotonic time; `hand` has
+    /// served no other cipher.
+    ///
+    /// What is written is written where it stays: a tag or a nonce that is handed on by value is copied in other pieces than it
+    /// was made in, which the processor waits for.
+    #[inline]
     pub(crate) fn seal(
         &self,
+        hand: &mut Hand,
         now: Duration,
         aad: &[u8],
         nonce: &mut [u8; NONCE_LEN],
         in_out: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], SealFailure> {
-        let current = self.writers.slot().load();
-        if let Some(writer) = &*current
-            && writer.admits(now)
-        {
-            return self.seal_by(writer, aad, nonce, in_out);
-        }
-        let writer = self.redraw(now)?;
-        self.seal_by(&writer, aad, nonce, in_out)
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), SealFailure> {
+        let admitted = hand.writer.as_mut().is_some_and(|writer| writer.admits(now));
+        let writer = match &hand.writer {
+            Some(writer) if admitted => writer,
+            _ => self.redraw(&mut hand.writer, now)?,
+        };
+        debug_assert!(writer.lot.is_of(&self.budget), "a hand of another key");
+        self.seal_by(writer, aad, nonce, in_out, tag)
     }
 
+    #[inline]
     fn seal_by(
         &self,
         writer: &Writer,
         aad: &[u8],
         nonce: &mut [u8; NONCE_LEN],
         in_out: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], SealFailure> {
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), SealFailure> {
         let sealed = match (&self.construction, &writer.key) {
             (Construction::Xaes(_), Some(key)) => {
-                let rest = random::public_bytes().map_err(SealFailure::Failed)?;
-                nonce[..12].copy_from_slice(&writer.prefix);
-                nonce[12..].copy_from_slice(&rest);
-                key.seal(&rest, aad, in_out)
+                let (prefix, rest) = xaes::split_mut(nonce)?;
+                *prefix = writer.prefix;
+                random::fill_public(rest)?;
+                key.seal(rest, aad, in_out, tag)
             }
             (Construction::Xaes(_), None) => Err(Refused),
             (Construction::XChaCha { backend, key }, _) => {
-                let half = || random::public_bytes().map_err(SealFailure::Failed);
-                nonce[..12].copy_from_slice(&half()?);
-                nonce[12..].copy_from_slice(&half()?);
+                let (first, second) = xaes::split_mut(nonce)?;
+                random::fill_public(first)?;
+                random::fill_public(second)?;
                 let seal =
-                    || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal_unswept(&inner, aad, in_out));
+                    || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal_unswept(&inner, aad, in_out, tag));
                 stack::swept::<{ stack::CIPHER }, _>(seal)
             }
         };
-        sealed.map_err(|Refused| SealFailure::Failed(cipher_failed()))
+        Ok(sealed?)
     }
 
-    /// A new writer for this thread, with one message of its lot already taken.
+    /// Puts a new writer in place, with one message of its lot already taken. The old one's lot goes back first.
     #[cold]
-    fn redraw(&self, now: Duration) -> Result<Arc<Writer>, SealFailure> {
-        let lot = self.budget.draw().ok_or(SealFailure::Spent)?;
-        let writer = self.new_writer(now, lot).map_err(SealFailure::Failed)?;
-        // Taken before others can see the writer: a fresh lot has at least one.
+    fn redraw<'w>(&self, place: &'w mut Option<Writer>, now: Duration) -> Result<&'w Writer, SealFailure> {
+        *place = None;
+        let mut writer = self.new_writer(now, self.budget.draw().ok_or(SealFailure::Spent)?)?;
+        // A fresh lot has at least one.
         writer.lot.take_one();
-        let writer = Arc::new(writer);
-        if let Some(old) = self.writers.replace(Arc::clone(&writer)) {
-            self.budget.give_back(&old.lot);
-        }
-        Ok(writer)
+        Ok(place.insert(writer))
     }
 
-    fn new_writer(&self, now: Duration, lot: Lot) -> Result<Writer> {
+    fn new_writer(&self, now: Duration, lot: Lot) -> Result<Writer, SealFailure> {
         let mut prefix = [0; xaes::PREFIX_LEN];
         let key = match &self.construction {
             Construction::Xaes(xaes) => {
                 random::from_os(&mut prefix)?;
-                Some(xaes.derive(&prefix).map_err(|Refused| cipher_failed())?)
+                Some(xaes.derive(&prefix)?)
             }
             Construction::XChaCha { .. } => None,
         };
         Ok(Writer { prefix, key, lot, retires: now + PREFIX_LIFE })
     }
 
-    /// Verifies and decrypts `in_out` in place.
+    /// Verifies and decrypts `in_out` in place. A `hand` has served no other cipher; without one, the reader keys that all
+    /// threads share are asked.
+    #[inline]
     pub(crate) fn open(
         &self,
+        hand: Option<&mut Hand>,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         in_out: &mut [u8],
@@ -152,17 +165,10 @@ impl MessageCipher {
     ) -> Result<(), Refused> {
         match &self.construction {
             Construction::Xaes(xaes) => {
-                let (prefix, rest) = xaes::split(nonce);
-                if let Some(kept) = self.readers.find(&prefix)
-                    && let Some(reader) = &*kept
-                {
-                    return reader.key.open(&rest, aad, in_out, tag);
-                }
-                let key = xaes.derive(&prefix)?;
-                key.open(&rest, aad, in_out, tag)?;
-                // Only a prefix that has authenticated a message is worth a place.
-                self.readers.keep(prefix, key);
-                Ok(())
+                let (prefix, rest) = xaes::split(nonce)?;
+                let recent = hand.map(|hand| &mut hand.recent);
+                let by_kept = self.readers.with(recent, prefix, |key| key.open(rest, aad, in_out, tag));
+                by_kept.unwrap_or_else(|| self.open_by_new(xaes, nonce, aad, in_out, tag))
             }
             Construction::XChaCha { backend, key } => {
                 let open = || {
@@ -173,6 +179,24 @@ impl MessageCipher {
         }
     }
 
+    /// Opens by a reader key that is derived anew.
+    #[cold]
+    fn open_by_new(
+        &self,
+        xaes: &XaesKey,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        in_out: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Refused> {
+        let (prefix, rest) = xaes::split(nonce)?;
+        let key = xaes.derive(prefix)?;
+        key.open(rest, aad, in_out, tag)?;
+        // Only a prefix that has authenticated a message is worth a place.
+        self.readers.keep(*prefix, key);
+        Ok(())
+    }
+
     /// Encrypts under a nonce of the caller's: for vectors only.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn seal_with_nonce(
@@ -181,16 +205,18 @@ impl MessageCipher {
         aad: &[u8],
         in_out: &mut [u8],
     ) -> Result<[u8; TAG_LEN], Refused> {
+        let mut tag = [0; TAG_LEN];
         match &self.construction {
             Construction::Xaes(xaes) => {
-                let (prefix, rest) = xaes::split(nonce);
-                xaes.derive(&prefix)?.seal(&rest, aad, in_out)
+                let (prefix, rest) = xaes::split(nonce)?;
+                xaes.derive(prefix)?.seal(rest, aad, in_out, &mut tag)?;
             }
             Construction::XChaCha { backend, key } => {
                 let (key, inner) = xchacha(*backend, key, nonce)?;
-                key.seal(&inner, aad, in_out)
+                key.seal(&inner, aad, in_out, &mut tag)?;
             }
         }
+        Ok(tag)
     }
 }
 
@@ -198,11 +224,15 @@ fn cipher_failed() -> Error {
     Error::limit("the cipher backend refused to seal; is the message within the documented size?")
 }
 
-impl Drop for MessageCipher {
-    fn drop(&mut self) {
-        for writer in self.writers.iter() {
-            self.budget.give_back(&writer.lot);
-        }
+impl From<Error> for SealFailure {
+    fn from(e: Error) -> Self {
+        Self::Failed(e)
+    }
+}
+
+impl From<Refused> for SealFailure {
+    fn from(_: Refused) -> Self {
+        Self::Failed(cipher_failed())
     }
 }
 
@@ -221,35 +251,48 @@ mod tests {
         MessageCipher::new(Backend::DEFAULT, suite, Secret::take(&mut [7; 32]), Arc::new(Budget::new(messages)))
     }
 
-    fn seal(cipher: &MessageCipher, now: Duration) -> Option<[u8; NONCE_LEN]> {
-        let (mut nonce, mut text) = ([0; NONCE_LEN], *b"hello");
-        let tag = cipher.seal(now, b"aad", &mut nonce, &mut text).ok()?;
-        cipher.open(&nonce, b"aad", &mut text, &tag).unwrap();
-        assert_eq!(&text, b"hello");
+    fn seal(cipher: &MessageCipher, hand: &mut Hand, now: Duration) -> Option<[u8; NONCE_LEN]> {
+        let (mut nonce, mut text, mut tag) = ([0; NONCE_LEN], *b"hello", [0; TAG_LEN]);
+        cipher.seal(hand, now, b"aad", &mut nonce, &mut text, &mut tag).ok()?;
+        for hand in [None, Some(hand)] {
+            let mut text = text;
+            cipher.open(hand, &nonce, b"aad", &mut text, &tag).unwrap();
+            assert_eq!(&text, b"hello");
+        }
         Some(nonce)
     }
 
     fn prefix_of(nonce: [u8; NONCE_LEN]) -> [u8; 12] {
-        xaes::split(&nonce).0
+        *xaes::split(&nonce).unwrap().0
+    }
+
+    #[test]
+    fn a_nonce_is_split_in_the_middle() {
+        let mut nonce: [u8; NONCE_LEN] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let (prefix, rest) = xaes::split(&nonce).unwrap();
+        assert_eq!((&nonce[..12], &nonce[12..]), (&prefix[..], &rest[..]));
+        let (prefix, rest) = xaes::split_mut(&mut nonce).unwrap();
+        (*prefix, *rest) = ([1; 12], [2; 12]);
+        assert_eq!(nonce, *[[1; 12], [2; 12]].as_flattened());
     }
 
     #[test]
     fn a_prefix_is_kept_for_60_seconds_and_no_longer() {
-        let cipher = cipher(Suite::Aes256Gcm, MAX_MESSAGES);
-        let first = prefix_of(seal(&cipher, NOW).unwrap());
-        let later = prefix_of(seal(&cipher, NOW + Duration::from_millis(59_999)).unwrap());
-        let after = prefix_of(seal(&cipher, NOW + PREFIX_LIFE).unwrap());
+        let (cipher, mut hand) = (cipher(Suite::Aes256Gcm, MAX_MESSAGES), Hand::default());
+        let mut at = |now| prefix_of(seal(&cipher, &mut hand, now).unwrap());
+        let (first, later) = (at(NOW), at(NOW + Duration::from_millis(59_999)));
+        let (after, other_hand) = (at(NOW + PREFIX_LIFE), prefix_of(seal(&cipher, &mut Hand::default(), NOW).unwrap()));
         assert_eq!(first, later);
-        assert_ne!(first, after);
+        assert!(first != after && first != other_hand && after != other_hand);
     }
 
     #[test]
     fn a_prefix_seals_at_most_65536_messages() {
-        let cipher = cipher(Suite::Aes256Gcm, MAX_MESSAGES);
+        let (cipher, mut hand) = (cipher(Suite::Aes256Gcm, MAX_MESSAGES), Hand::default());
         let mut counts = std::collections::HashMap::new();
         for _ in 0..3 * MAX_LOT {
             let (mut nonce, mut text) = ([0; NONCE_LEN], [0; 1]);
-            assert!(cipher.seal(NOW, &[], &mut nonce, &mut text).is_ok());
+            assert!(cipher.seal(&mut hand, NOW, &[], &mut nonce, &mut text, &mut [0; TAG_LEN]).is_ok());
             *counts.entry(prefix_of(nonce)).or_insert(0_u64) += 1;
         }
         assert_eq!(counts.len(), 3);
@@ -259,10 +302,21 @@ mod tests {
     #[test]
     fn nonces_do_not_repeat_and_the_budget_is_exact() {
         for suite in Suite::ALL {
-            let cipher = cipher(suite, 1_000);
-            let nonces: HashSet<_> = std::iter::from_fn(|| seal(&cipher, NOW)).collect();
+            let (cipher, mut hands) = (cipher(suite, 1_000), [Hand::default(), Hand::default()]);
+            let mut turn = 0;
+            let nonces: HashSet<_> = std::iter::from_fn(|| {
+                turn += 1;
+                let order = if turn % 3 == 0 { [0, 1] } else { [1, 0] };
+                // One may find nothing left to draw while the other has some of its lot.
+                order.into_iter().find_map(|n| seal(&cipher, &mut hands[n], NOW))
+            })
+            .collect();
             assert_eq!(nonces.len(), 1_000, "{suite:?}");
-            assert!(matches!(cipher.seal(NOW, &[], &mut [0; NONCE_LEN], &mut []), Err(SealFailure::Spent)));
+            for hand in &mut hands {
+                let refused = cipher.seal(hand, NOW, &[], &mut [0; NONCE_LEN], &mut [], &mut [0; TAG_LEN]);
+                assert!(matches!(refused, Err(SealFailure::Spent)));
+            }
+            assert!(cipher.is_spent());
         }
     }
 
@@ -271,14 +325,14 @@ mod tests {
         let budget = Arc::new(Budget::new(100));
         let load =
             || MessageCipher::new(Backend::DEFAULT, Suite::Aes256Gcm, Secret::take(&mut [7; 32]), Arc::clone(&budget));
-        let first = load();
+        let (first, mut hand) = (load(), Hand::default());
         for _ in 0..60 {
-            seal(&first, NOW).unwrap();
+            seal(&first, &mut hand, NOW).unwrap();
         }
-        drop(first);
-        let second = load();
+        drop((first, hand));
+        let (second, mut hand) = (load(), Hand::default());
         assert!(!second.is_spent());
-        assert_eq!(std::iter::from_fn(|| seal(&second, NOW)).count(), 40);
+        assert_eq!(std::iter::from_fn(|| seal(&second, &mut hand, NOW)).count(), 40);
         assert!(second.is_spent());
     }
 
@@ -287,12 +341,10 @@ mod tests {
         for suite in Suite::ALL {
             for backend in Backend::ALL {
                 let cipher = MessageCipher::new(*backend, suite, Secret::take(&mut [7; 32]), Arc::new(Budget::new(1)));
-                let (mut nonce, mut text) = ([0; NONCE_LEN], *b"attack at dawn..");
-                let Ok(mut tag) = cipher.seal(NOW, &[], &mut nonce, &mut text) else {
-                    panic!("not sealed");
-                };
+                let (mut nonce, mut text, mut tag) = ([0; NONCE_LEN], *b"attack at dawn..", [0; TAG_LEN]);
+                assert!(cipher.seal(&mut Hand::default(), NOW, &[], &mut nonce, &mut text, &mut tag).is_ok());
                 tag[0] ^= 1;
-                assert_eq!(cipher.open(&nonce, &[], &mut text, &tag), Err(Refused));
+                assert_eq!(cipher.open(None, &nonce, &[], &mut text, &tag), Err(Refused));
                 assert_eq!(text, [0; 16]);
             }
         }

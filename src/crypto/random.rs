@@ -1,7 +1,7 @@
 //! Randomness. Keys and writer prefixes come from the operating system; the per-message half of a nonce from a
 //! thread-local ChaCha generator seeded by it (16 ns instead of a 270 ns system call).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng, TryRng};
@@ -20,8 +20,8 @@ fn none_given(source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Unavailable, "the operating system's random generator failed").with_source(source)
 }
 
-/// How many halves of a nonce are drawn ahead. With the one drawn for at once: what one run of the generator's cipher gives.
-const DRAWN: usize = 20;
+/// How many halves of a nonce are drawn at once: what one run of the generator's cipher gives.
+const DRAWN: usize = 21;
 
 /// A seed serves for this many draws ahead, about 64 KiB.
 const DRAWS_A_SEED: u32 = 256;
@@ -29,61 +29,68 @@ const DRAWS_A_SEED: u32 = 256;
 /// Halves of nonces that were drawn and not yet used, of one thread. Public, though no one else has seen them yet: what a nonce
 /// will be is worth nothing without the key.
 struct Drawn {
-    halves: [Cell<[u8; 12]>; DRAWN],
+    halves: Cell<[[u8; 12]; DRAWN]>,
     left: Cell<usize>,
     /// And for how many draws more its seed serves. Not [`rand::rng`], which panics where the operating system gives no seed.
-    generator: Cell<Option<(StdRng, u32)>>,
+    generator: RefCell<Option<(StdRng, u32)>>,
 }
 
-/// Twelve random bytes that are no secret (half a nonce), from the thread's generator.
+/// Fills `half` of a nonce with random bytes that are no secret, from the thread's generator. In place: handing twelve bytes
+/// on by value goes through the stack in unaligned pieces, which the processor waits for.
 ///
 /// The generator is not seeded anew by `fork`: a process that forks must not seal in both halves (SECURITY.md).
 ///
 /// # Errors
 /// `Unavailable` if the operating system gives no seed when the thread needs one, or the thread is ending.
 #[inline]
-pub(crate) fn public_bytes() -> Result<[u8; 12]> {
+pub(crate) fn fill_public(half: &mut [u8; 12]) -> Result<()> {
     thread_local! {
         static DRAWN_BY_THREAD: Drawn = const { Drawn::none() };
     }
-    DRAWN_BY_THREAD.try_with(|drawn| drawn.take(SysRng)).map_err(none_given)?
+    DRAWN_BY_THREAD.try_with(|drawn| drawn.take(SysRng, half)).map_err(none_given)?
 }
 
 impl Drawn {
     const fn none() -> Self {
-        Self { halves: [const { Cell::new([0; 12]) }; DRAWN], left: Cell::new(0), generator: Cell::new(None) }
+        Self { halves: Cell::new([[0; 12]; DRAWN]), left: Cell::new(0), generator: RefCell::new(None) }
     }
 
     #[inline]
-    fn take<E: std::error::Error + Send + Sync + 'static>(&self, seeds: impl TryRng<Error = E>) -> Result<[u8; 12]> {
-        let drawn = self.left.get().checked_sub(1).and_then(|last| {
-            self.left.set(last);
-            self.halves.get(last)
-        });
-        drawn.map_or_else(|| self.draw(seeds), |half| Ok(half.get()))
+    fn take<E>(&self, seeds: impl TryRng<Error = E>, half: &mut [u8; 12]) -> Result<()>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let left = self.left.get().wrapping_sub(1);
+        let Some(drawn) = self.halves.as_array_of_cells().get(left) else {
+            return self.draw(seeds, half);
+        };
+        self.left.set(left);
+        *half = drawn.get();
+        Ok(())
     }
 
+    /// Draws halves anew and gives the last one. All at once: asked for one by one they cost twice as much.
     #[cold]
-    fn draw<E: std::error::Error + Send + Sync + 'static>(
-        &self,
-        mut seeds: impl TryRng<Error = E>,
-    ) -> Result<[u8; 12]> {
-        let (mut generator, draws) = match self.generator.take() {
+    fn draw<E>(&self, mut seeds: impl TryRng<Error = E>, half: &mut [u8; 12]) -> Result<()>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let mut seeded = self.generator.try_borrow_mut().map_err(none_given)?;
+        let (generator, draws) = match &mut *seeded {
             Some((generator, draws @ 1..)) => (generator, draws),
-            _ => (StdRng::try_from_rng(&mut seeds).map_err(none_given)?, DRAWS_A_SEED),
+            spent => {
+                let generator = StdRng::try_from_rng(&mut seeds).map_err(none_given)?;
+                let (generator, draws) = spent.insert((generator, DRAWS_A_SEED));
+                (generator, draws)
+            }
         };
-        let mut draw = || {
-            let mut half = [0; 12];
-            generator.fill_bytes(&mut half);
-            half
-        };
-        for half in &self.halves {
-            half.set(draw());
-        }
-        let now = draw();
-        self.left.set(DRAWN);
-        self.generator.set(Some((generator, draws - 1)));
-        Ok(now)
+        let mut halves = [[0; 12]; DRAWN];
+        generator.fill_bytes(halves.as_flattened_mut());
+        *draws -= 1;
+        [.., *half] = halves;
+        self.halves.set(halves);
+        self.left.set(DRAWN - 1);
+        Ok(())
     }
 }
 
@@ -94,7 +101,12 @@ mod tests {
 
     #[test]
     fn no_half_of_a_nonce_is_given_twice_on_any_thread() {
-        let draw = || (0..10 * DRAWN).map(|_| public_bytes().unwrap()).collect::<Vec<_>>();
+        let one = || {
+            let mut half = [0; 12];
+            fill_public(&mut half).unwrap();
+            half
+        };
+        let draw = move || (0..10 * DRAWN).map(|_| one()).collect::<Vec<_>>();
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(draw)).collect();
         let all: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), 40 * DRAWN);
@@ -127,15 +139,16 @@ mod tests {
     #[test]
     fn without_a_seed_there_is_an_error_and_no_nonce_is_given_again() {
         let (drawn, mut seeds, mut seen) = (Drawn::none(), Gives(0), HashSet::new());
+        let mut half = [0; 12];
         for seeded in 1..=3 {
             for _ in 0..2 {
-                let refused = drawn.take(&mut seeds).map_err(|e| e.kind());
+                let refused = drawn.take(&mut seeds, &mut half).map_err(|e| e.kind());
                 assert_eq!(refused, Err(ErrorKind::Unavailable));
             }
             seeds.0 = 1;
             // A seed serves for its draws and not for one more.
-            let served = (DRAWN + 1) * DRAWS_A_SEED as usize;
-            seen.extend((0..served).map(|_| drawn.take(&mut seeds).unwrap()));
+            let served = DRAWN * DRAWS_A_SEED as usize;
+            seen.extend((0..served).map(|_| drawn.take(&mut seeds, &mut half).map(|()| half).unwrap()));
             assert_eq!((seen.len(), seeds.0), (seeded * served, 0));
         }
     }

@@ -1,22 +1,29 @@
 //! Reader keys: the few AES keys, derived from writers' prefixes, that a data key keeps to open with.
 //!
 //! A prefix is kept when it is seen a second time in a row of misses, so that a page of one-off writers does not pay for
-//! keeping keys that nobody asks for again.
+//! keeping keys that nobody asks for again. A thread that opens one message after the other under the same data key holds the
+//! ones that it used last, so that it asks nothing that threads share.
 
 use std::sync::Arc;
+
+use arrayvec::ArrayVec;
 
 use crate::crypto::aead::AeadKey;
 use crate::crypto::xaes::PREFIX_LEN;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{ArcSwapOption, Guard};
+use crate::sync::ArcSwapOption;
 
 /// How many derived AES keys a data key keeps at most.
 const KEPT: usize = 4;
 
 pub(crate) struct ReaderKey {
     prefix: [u8; PREFIX_LEN],
-    pub(crate) key: AeadKey,
+    key: AeadKey,
 }
+
+/// The reader keys of one data key that one thread used last.
+#[derive(Default)]
+pub(crate) struct Recent(ArrayVec<Arc<ReaderKey>, KEPT>);
 
 /// The reader keys of one data key. Read without a lock; replaced in turn.
 pub(crate) struct ReaderKeys {
@@ -46,14 +53,37 @@ impl ReaderKeys {
         }
     }
 
-    /// The kept key of `prefix`, if there is one.
-    pub(crate) fn find(&self, prefix: &[u8; PREFIX_LEN]) -> Option<Guard<Option<Arc<ReaderKey>>>> {
+    /// Runs `work` on the kept key of `prefix`, if there is one. Looks among the `recent` ones first, and puts it there.
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        recent: Option<&mut Recent>,
+        prefix: &[u8; PREFIX_LEN],
+        work: impl FnOnce(&AeadKey) -> R,
+    ) -> Option<R> {
+        let Some(Recent(recent)) = recent else {
+            return self.with_shared(prefix, |kept| work(&kept.key));
+        };
+        if let Some(kept) = recent.iter().find(|kept| kept.prefix == *prefix) {
+            return Some(work(&kept.key));
+        }
+        self.with_shared(prefix, |kept| {
+            if recent.is_full() {
+                recent.remove(0);
+            }
+            recent.push(Arc::clone(kept));
+            work(&kept.key)
+        })
+    }
+
+    fn with_shared<R>(&self, prefix: &[u8; PREFIX_LEN], work: impl FnOnce(&Arc<ReaderKey>) -> R) -> Option<R> {
         let wanted = hint(prefix);
         self.slots
             .iter()
             .filter(|slot| slot.hint.load(Ordering::Relaxed) == wanted)
             .map(|slot| slot.kept.load())
-            .find(|kept| kept.as_ref().is_some_and(|r| r.prefix == *prefix))
+            .find(|kept| kept.as_ref().is_some_and(|reader| reader.prefix == *prefix))
+            .and_then(|kept| kept.as_ref().map(work))
     }
 
     /// Keeps `key`, which has just authenticated a message, if its prefix was also the one missed last.
@@ -79,24 +109,74 @@ mod tests {
         AeadKey::new(Backend::RustCrypto, Algorithm::Aes256Gcm, &[3; 32]).unwrap()
     }
 
+    fn prefix(i: u8) -> [u8; PREFIX_LEN] {
+        [i; PREFIX_LEN]
+    }
+
+    fn has(keys: &ReaderKeys, prefix: &[u8; PREFIX_LEN]) -> bool {
+        keys.with(None, prefix, |_| ()).is_some()
+    }
+
     #[test]
     fn kept_at_the_second_miss_and_replaced_in_turn() {
         let keys = ReaderKeys::new();
-        let prefix = |i: u8| [i; PREFIX_LEN];
         keys.keep(prefix(1), key());
-        assert!(keys.find(&prefix(1)).is_none(), "once is not enough");
+        assert!(!has(&keys, &prefix(1)), "once is not enough");
         keys.keep(prefix(1), key());
-        assert!(keys.find(&prefix(1)).is_some());
+        assert!(has(&keys, &prefix(1)));
         for i in 2..=5 {
             keys.keep(prefix(i), key());
             keys.keep(prefix(i), key());
         }
-        assert!(keys.find(&prefix(1)).is_none(), "the oldest made room");
+        assert!(!has(&keys, &prefix(1)), "the oldest made room");
         for i in 2..=5 {
-            assert!(keys.find(&prefix(i)).is_some());
+            assert!(has(&keys, &prefix(i)));
         }
         let mut same_hint = prefix(5);
         same_hint[11] ^= 1;
-        assert!(keys.find(&same_hint).is_none(), "the whole prefix decides");
+        assert!(!has(&keys, &same_hint), "the whole prefix decides");
+    }
+
+    #[test]
+    fn a_thread_holds_the_ones_it_used_last() {
+        let keys = ReaderKeys::new();
+        let mut recent = Recent::default();
+        let keep = |i| {
+            keys.keep(prefix(i), key());
+            keys.keep(prefix(i), key());
+        };
+        assert!(keys.with(Some(&mut recent), &prefix(1), |_| ()).is_none());
+        for i in 1..=4 {
+            keep(i);
+            assert!(keys.with(Some(&mut recent), &prefix(i), |_| ()).is_some());
+        }
+        for i in 5..=8 {
+            keep(i);
+        }
+        // The shared ones have made room for others; the thread has still what it had, in the order of first use.
+        assert!((1..=4).all(|i| !has(&keys, &prefix(i)) && keys.with(Some(&mut recent), &prefix(i), |_| ()).is_some()));
+        assert!(keys.with(Some(&mut recent), &prefix(5), |_| ()).is_some());
+        assert!(keys.with(Some(&mut recent), &prefix(1), |_| ()).is_none());
+        assert!((2..=5).all(|i| keys.with(Some(&mut recent), &prefix(i), |_| ()).is_some()));
+        assert_eq!(recent.0.len(), KEPT);
+    }
+
+    #[test]
+    fn each_prefix_has_its_own_key() {
+        let keys = ReaderKeys::new();
+        let mut recent = Recent::default();
+        let of = |i: u8| AeadKey::new(Backend::RustCrypto, Algorithm::Aes256Gcm, &[i; 32]).unwrap();
+        let seal = |key: &AeadKey| {
+            let mut tag = [0; 16];
+            key.seal(&[0; 12], b"", &mut [0; 5], &mut tag).map(|()| tag)
+        };
+        for i in 1..=3 {
+            keys.keep(prefix(i), of(i));
+            keys.keep(prefix(i), of(i));
+        }
+        for i in [1, 2, 3, 2, 1] {
+            assert_eq!(keys.with(None, &prefix(i), seal), Some(seal(&of(i))));
+            assert_eq!(keys.with(Some(&mut recent), &prefix(i), seal), Some(seal(&of(i))));
+        }
     }
 }

@@ -135,6 +135,15 @@ impl Plaintext {
         Self(bytes)
     }
 
+    pub(crate) fn empty() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Puts `bytes` behind what is there, which mostly is nothing.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }

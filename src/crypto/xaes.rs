@@ -67,10 +67,19 @@ impl XaesKey {
 }
 
 /// The two halves of a 24-byte nonce: what chooses the key, and what AES-256-GCM gets (step 6).
-pub(crate) fn split(nonce: &[u8; NONCE_LEN]) -> ([u8; PREFIX_LEN], [u8; 12]) {
-    let mut prefix = [0; PREFIX_LEN];
-    let mut rest = [0; 12];
-    prefix.copy_from_slice(&nonce[..12]);
-    rest.copy_from_slice(&nonce[12..]);
-    (prefix, rest)
+#[inline]
+pub(crate) fn split(nonce: &[u8; NONCE_LEN]) -> Result<(&[u8; PREFIX_LEN], &[u8; 12]), Refused> {
+    match nonce.as_chunks() {
+        ([prefix, rest], []) => Ok((prefix, rest)),
+        _ => Err(Refused), // twice twelve are twenty-four
+    }
+}
+
+/// As [`split`], to be written.
+#[inline]
+pub(crate) fn split_mut(nonce: &mut [u8; NONCE_LEN]) -> Result<(&mut [u8; PREFIX_LEN], &mut [u8; 12]), Refused> {
+    match nonce.as_chunks_mut() {
+        ([prefix, rest], []) => Ok((prefix, rest)),
+        _ => Err(Refused),
+    }
 }

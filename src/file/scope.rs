@@ -9,7 +9,7 @@ use crate::file::sealer::FileSealer;
 use crate::format::context::Field;
 use crate::format::file::FileHead;
 use crate::key::id::KeyId;
-use crate::keyring::cache::CachedKey;
+use crate::keyring::hands::Held;
 use crate::sealer::{InHand, ScopeHandle};
 
 /// Files. What a sealer or an opener is made of is looked up here, once; from then on a file needs neither KMS nor store.
@@ -41,8 +41,8 @@ impl ScopeHandle {
     /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` or `InvalidArgument` for a context beyond its
     /// limits or one that names a field twice.
     pub async fn file_sealer(&self, context: &[Field<'_>]) -> Result<FileSealer> {
-        let make = |key: &CachedKey, _| InHand::Done(key.key.file_key().sealer(context).map(FileSealer::new));
-        let sealer = match self.with_sealing_key_in_hand(make) {
+        let make = |held: &mut Held, _| InHand::Done(held.key().key.file_key().sealer(context).map(FileSealer::new));
+        let sealer = match self.with_sealing_key_in_hand(0, make) {
             InHand::Done(sealer) => sealer,
             InHand::Missing => self.file_sealer_loading(context).await,
         };

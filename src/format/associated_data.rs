@@ -1,8 +1,10 @@
 //! What an envelope is bound to besides its key: a label, its header, the tenant and the canonical context. Messages use
 //! it as the AEAD's associated data, files as the context of chunked encryption; the label tells them apart.
 
-use crate::error::Result;
-use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT, Sorted};
+use arrayvec::ArrayVec;
+
+use crate::error::{Error, Result};
+use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT, Sorted, sorted};
 use crate::format::header::{KEY_ID_LEN, MAX_REGION};
 use crate::format::writer::put_short;
 
@@ -15,9 +17,6 @@ const MAX_LABEL: usize = 21;
 /// Most bytes of associated data: label, header, tenant and context.
 pub(crate) const MAX_LEN: usize = MAX_LABEL + 3 + MAX_REGION + KEY_ID_LEN + 1 + MAX_TENANT as usize + MAX_CONTEXT;
 
-/// Most are shorter than this; see [`Binding::with`].
-const SHORT: usize = 256;
-
 /// What all envelopes of one kind, tenant and scope under one data key are bound to.
 pub(crate) struct Binding {
     /// Label, header, tenant and the canonical context of the scope alone.
@@ -26,8 +25,6 @@ pub(crate) struct Binding {
     label: usize,
     /// Bytes of label and header.
     header_end: usize,
-    /// Bytes before the context.
-    before: usize,
 }
 
 impl Binding {
@@ -36,17 +33,15 @@ impl Binding {
     pub(crate) fn new(label: &[u8], header: &[u8], tenant: &str, scope: &CanonicalFields) -> Result<Self> {
         let mut bytes = [label, header].concat();
         put_short(&mut bytes, tenant.as_bytes(), MAX_TENANT, "a tenant's name has at most 64 bytes")?;
-        let before = bytes.len();
         bytes.extend_from_slice(&scope.to_bytes());
-        Ok(Self { bytes: bytes.into(), label: label.len(), header_end: label.len() + header.len(), before })
+        Ok(Self { bytes: bytes.into(), label: label.len(), header_end: label.len() + header.len() })
     }
 
     /// The same under another label.
     pub(crate) fn labelled(&self, label: &[u8]) -> Self {
-        let moved = |at: usize| at + label.len() - self.label;
         let bytes = [label, self.bytes.get(self.label..).unwrap_or_default()].concat();
-        let (header_end, before) = (moved(self.header_end), moved(self.before));
-        Self { bytes: bytes.into(), label: label.len(), header_end, before }
+        let header_end = self.header_end + label.len() - self.label;
+        Self { bytes: bytes.into(), label: label.len(), header_end }
     }
 
     /// The header that every envelope of this kind starts with or carries; it names suite, region and key id.
@@ -57,35 +52,25 @@ impl Binding {
     /// Runs `work` on the associated data of one envelope: with the fields of `context` besides those of `scope`, which is
     /// the one this was made with.
     ///
-    /// It stands on the stack, in no more room than it needs, because clearing 1.2 KiB takes longer than writing what most
-    /// envelopes have.
+    /// It stands on the stack, in room for the longest, of which nothing is cleared.
     ///
     /// # Errors
     /// As the canonical context's.
     #[inline]
-    pub(crate) fn with<R>(
+    pub(crate) fn with<R, E: From<Error>>(
         &self,
         scope: &CanonicalFields,
         context: &[Field<'_>],
-        work: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R> {
+        work: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<R, E> {
         let mut room = Sorted::new();
-        let context = scope.with(context, &mut room)?;
-        if context.is_scope() {
-            return Ok(work(&self.bytes));
+        let context = sorted(context, &mut room)?;
+        if context.is_empty() {
+            return work(&self.bytes);
         }
-        let len = self.before + context.len();
-        let (mut short, mut long);
-        let buffer: &mut [u8] = if len <= SHORT {
-            short = [0; SHORT];
-            &mut short
-        } else {
-            long = [0; MAX_LEN];
-            &mut long
-        };
-        let buffer = buffer.get_mut(..len).unwrap_or_default();
-        context.write(&self.bytes, buffer)?;
-        Ok(work(buffer))
+        let mut bytes = ArrayVec::<u8, MAX_LEN>::new();
+        scope.write_with(context, &self.bytes, &mut bytes)?;
+        work(&bytes)
     }
 }
 
@@ -94,7 +79,7 @@ mod tests {
     use super::*;
 
     fn written(binding: &Binding, scope: &CanonicalFields, context: &[Field<'_>]) -> Vec<u8> {
-        binding.with(scope, context, <[u8]>::to_vec).unwrap()
+        binding.with(scope, context, |bytes| Ok::<_, Error>(bytes.to_vec())).unwrap()
     }
 
     #[test]
@@ -126,8 +111,7 @@ mod tests {
     fn short_and_long_associated_data_is_written_alike() {
         let scope = CanonicalFields::new(&[]).unwrap();
         let binding = Binding::new(b"label", b"HEADER", "acme", &scope).unwrap();
-        // 16 bytes before the context, and 1 + 3 + 1 of the context besides the value.
-        for len in [SHORT - 22, SHORT - 21, SHORT - 20, 512] {
+        for len in [0, 1, 255, 256, 512] {
             let value = "v".repeat(len);
             let all = CanonicalFields::new(&[("n", &value)]).unwrap().to_bytes();
             assert_eq!(written(&binding, &scope, &[("n", &value)]), [b"labelHEADER\x04acme", &all[..]].concat());

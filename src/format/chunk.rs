@@ -80,15 +80,13 @@ fn wrong_length() -> Error {
 
 fn seal_chunk(key: &SealKey, number: u64, chunk: &mut [u8]) -> Result<()> {
     let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(wrong_length)?;
-    *tag = key.seal(number, text).map_err(|Refused| backend_refused())?;
-    Ok(())
+    key.seal(number, text, tag).map_err(|Refused| backend_refused())
 }
 
 /// Seals `text` into `chunk`, which has 16 bytes more.
 fn seal_chunk_from(key: &SealKey, number: u64, text: &[u8], chunk: &mut [u8]) -> Result<()> {
     let (to, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(wrong_length)?;
-    *tag = key.seal_from(number, text, to).map_err(|Refused| backend_refused())?;
-    Ok(())
+    key.seal_from(number, text, to, tag).map_err(|Refused| backend_refused())
 }
 
 fn backend_refused() -> Error {

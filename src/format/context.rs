@@ -7,7 +7,6 @@ use arrayvec::ArrayVec;
 
 use crate::error::{Error, Result};
 use crate::format::reader::Reader;
-use crate::format::writer::put;
 
 /// Most fields of a context, scope included.
 pub const MAX_FIELDS: usize = 16;
@@ -42,6 +41,7 @@ const TOO_MANY: &str = "a context has at most 16 fields, scope included";
 const TOO_LONG: &str = "a canonical context has at most 1024 bytes";
 const DUPLICATE: &str = "a context names a field twice (perhaps once in the scope)";
 
+#[inline]
 fn check_field((name, value): Field<'_>) -> Result<()> {
     match (name.len(), value.len()) {
         (0, _) => Err(Error::invalid("a context field has no name")),
@@ -51,26 +51,31 @@ fn check_field((name, value): Field<'_>) -> Result<()> {
     }
 }
 
-/// Bytes of a field's two lengths.
-const LENGTHS: usize = 3;
-
-/// Writes a field that was checked, `name length 1 | name | value length 2 | value`, and returns the room behind it.
+/// Writes a field that was checked: `name length 1 | name | value length 2 | value`.
 #[inline]
-fn put_field<'r>(room: &'r mut [u8], (name, value): Field<'_>) -> Result<&'r mut [u8]> {
+fn put_field<const N: usize>(out: &mut ArrayVec<u8, N>, (name, value): Field<'_>) -> Result<()> {
     let [.., name_len] = name.len().to_be_bytes();
     let [.., high, low] = value.len().to_be_bytes();
-    let room = put(room, &[name_len])?;
-    let room = put(room, name.as_bytes())?;
-    let room = put(room, &[high, low])?;
-    put(room, value.as_bytes())
+    put(out, &[name_len])?;
+    put(out, name.as_bytes())?;
+    put(out, &[high, low])?;
+    put(out, value.as_bytes())
+}
+
+#[inline]
+fn put<const N: usize>(out: &mut ArrayVec<u8, N>, bytes: &[u8]) -> Result<()> {
+    out.try_extend_from_slice(bytes).map_err(|_| Error::limit(TOO_LONG))
 }
 
 /// Room to sort the fields of a context in, on the stack.
 pub(crate) type Sorted<'a> = ArrayVec<Field<'a>, MAX_FIELDS>;
 
 /// `fields` in the order of their names' bytes: as they are, or in `room`, which is empty.
+///
+/// # Errors
+/// `InvalidArgument` for a duplicate name; `Limit` for more than 16 out of order.
 #[inline]
-fn sorted<'s, 'a>(fields: &'s [Field<'a>], room: &'s mut Sorted<'a>) -> Result<&'s [Field<'a>]> {
+pub(crate) fn sorted<'s, 'a>(fields: &'s [Field<'a>], room: &'s mut Sorted<'a>) -> Result<&'s [Field<'a>]> {
     if fields.windows(2).all(|pair| matches!(pair, [(a, _), (b, _)] if a < b)) {
         return Ok(fields);
     }
@@ -93,19 +98,18 @@ impl CanonicalFields {
         if fields.len() > MAX_FIELDS {
             return Err(Error::limit(TOO_MANY));
         }
-        let mut bytes = Vec::new();
+        let mut bytes = ArrayVec::<u8, MAX_CONTEXT>::new();
         let mut pairs = Vec::with_capacity(fields.len());
         for field in fields {
             check_field(*field)?;
             let start = bytes.len();
-            bytes.resize(start + LENGTHS + field.0.len() + field.1.len(), 0);
-            put_field(bytes.get_mut(start..).unwrap_or_default(), *field)?;
+            put_field(&mut bytes, *field)?;
             pairs.push(Encoded::at(start, 1 + start + field.0.len(), bytes.len())?);
         }
         Ok(Self {
             count: u8::try_from(fields.len()).map_err(|_| Error::limit(TOO_MANY))?,
             pairs: pairs.into(),
-            bytes: bytes.into(),
+            bytes: bytes.as_slice().into(),
         })
     }
 
@@ -157,77 +161,48 @@ impl CanonicalFields {
         self.bytes.get(usize::from(pair.start) + 1..pair.name_end.into()).unwrap_or_default()
     }
 
-    /// These fields and `extra` together, checked, to be written without allocating. `room` is empty.
+    /// Writes something and the canonical context of these fields and of `extra`, which is sorted, into `out`, which is
+    /// empty. `alone` is the same something and the canonical context of these fields alone: what stands in one piece there is
+    /// copied in one piece.
     ///
     /// # Errors
     /// As [`Self::new`], for all fields together.
     #[inline]
-    pub(crate) fn with<'s, 'a>(&'s self, extra: &'s [Field<'a>], room: &'s mut Sorted<'a>) -> Result<Merged<'s, 'a>> {
-        let extra = sorted(extra, room)?;
+    pub(crate) fn write_with<const N: usize>(
+        &self,
+        extra: &[Field<'_>],
+        alone: &[u8],
+        out: &mut ArrayVec<u8, N>,
+    ) -> Result<()> {
         let count = usize::from(self.count) + extra.len();
         if count > MAX_FIELDS {
             return Err(Error::limit(TOO_MANY));
         }
-        let mut len = 1 + self.bytes.len();
+        let start = alone.len().saturating_sub(self.bytes.len());
+        let (mut behind, mut copied) = (&*self.pairs, 0);
         for field in extra {
             check_field(*field)?;
-            len += LENGTHS + field.0.len() + field.1.len();
-        }
-        if len > MAX_CONTEXT {
-            return Err(Error::limit(TOO_LONG));
-        }
-        Ok(Merged { count: u8::try_from(count).map_err(|_| Error::limit(TOO_MANY))?, fields: self, extra, len })
-    }
-}
-
-/// The canonical context of a scope's fields and a message's.
-pub(crate) struct Merged<'s, 'a> {
-    count: u8,
-    fields: &'s CanonicalFields,
-    extra: &'s [Field<'a>],
-    len: usize,
-}
-
-impl Merged<'_, '_> {
-    /// How many bytes the canonical context has.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether the message adds nothing to the scope.
-    pub(crate) fn is_scope(&self) -> bool {
-        self.extra.is_empty()
-    }
-
-    /// Writes `before` and the canonical context to the front of `out`. `scope` is `before` and the canonical context of the
-    /// scope's fields alone: what stands in one piece there is copied in one piece.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if scope and message name the same field; `Limit` if `out` has too little room.
-    #[inline]
-    pub(crate) fn write(&self, scope: &[u8], out: &mut [u8]) -> Result<()> {
-        let pairs = &*self.fields.pairs;
-        let start = scope.len().saturating_sub(self.fields.bytes.len());
-        let (mut room, mut passed, mut copied) = (&mut *out, 0, 0);
-        for field in self.extra {
             let added = field.0.as_bytes();
-            while let Some(pair) = pairs.get(passed)
-                && precedes(self.fields.name(*pair), added)
+            while let [pair, rest @ ..] = behind
+                && precedes(self.name(*pair), added)
             {
-                passed += 1;
+                behind = rest;
             }
-            let next = pairs.get(passed);
-            if next.is_some_and(|pair| !precedes(added, self.fields.name(*pair))) {
-                return Err(Error::invalid(DUPLICATE));
-            }
-            let upto = next.map_or(scope.len(), |pair| start + usize::from(pair.start));
-            room = put(room, scope.get(copied..upto).unwrap_or_default())?;
+            let upto = match behind {
+                [pair, ..] if precedes(added, self.name(*pair)) => start + usize::from(pair.start),
+                [] => alone.len(),
+                _ => return Err(Error::invalid(DUPLICATE)),
+            };
+            put(out, alone.get(copied..upto).unwrap_or_default())?;
             copied = upto;
-            room = put_field(room, *field)?;
+            put_field(out, *field)?;
         }
-        put(room, scope.get(copied..).unwrap_or_default())?;
-        if let Some(count) = out.get_mut(start.saturating_sub(1)) {
-            *count = self.count;
+        put(out, alone.get(copied..).unwrap_or_default())?;
+        let Some(at) = start.checked_sub(1).filter(|at| out.len() <= at + MAX_CONTEXT) else {
+            return Err(Error::limit(TOO_LONG));
+        };
+        if let ([.., count], Some(place)) = (count.to_be_bytes(), out.get_mut(at)) {
+            *place = count;
         }
         Ok(())
     }
@@ -265,9 +240,9 @@ mod tests {
 
     fn merge(scope: &CanonicalFields, extra: &[Field<'_>]) -> Result<Vec<u8>> {
         let mut room = Sorted::new();
-        let merged = scope.with(extra, &mut room)?;
-        let mut out = vec![0; 6 + merged.len()];
-        merged.write(&[b"before", &scope.to_bytes()[..]].concat(), &mut out)?;
+        let extra = sorted(extra, &mut room)?;
+        let mut out = ArrayVec::<u8, { 6 + MAX_CONTEXT + 100 }>::new();
+        scope.write_with(extra, &[b"before", &scope.to_bytes()[..]].concat(), &mut out)?;
         Ok(out.strip_prefix(b"before").unwrap().to_vec())
     }
 
@@ -293,7 +268,7 @@ mod tests {
         assert_eq!(kind(CanonicalFields::new(&[("", "v")])), ErrorKind::InvalidArgument);
         assert_eq!(kind(CanonicalFields::new(&[("a", "1"), ("a", "2")])), ErrorKind::InvalidArgument);
         let most = [(&name[..64], &long[..512])];
-        assert_eq!(encode(&most).len(), 1 + LENGTHS + 64 + 512);
+        assert_eq!(encode(&most).len(), 1 + 3 + 64 + 512);
         let many: Vec<String> = (0..17).map(|i| i.to_string()).collect();
         let many: Vec<Field<'_>> = many.iter().map(|n| (n.as_str(), "")).collect();
         assert_eq!(kind(CanonicalFields::new(&many)), ErrorKind::Limit);

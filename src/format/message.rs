@@ -60,6 +60,16 @@ impl<'a> Body<'a> {
     }
 }
 
+/// The part of a message envelope that is its ciphertext; once it was opened in place, its plaintext.
+///
+/// # Errors
+/// `Malformed` if it is no envelope.
+pub(crate) fn opened_part(envelope: &mut [u8]) -> Result<&mut [u8]> {
+    let start = envelope.get(2).map_or(0, |region| 3 + usize::from(*region) + KEY_ID_LEN + NONCE_LEN);
+    let end = envelope.len().saturating_sub(TAG_LEN);
+    envelope.get_mut(start..end).ok_or_else(|| Error::malformed(SHORT))
+}
+
 /// # Errors
 /// `Limit` if a message of `len` bytes is too long.
 pub(crate) fn check_length(len: usize) -> Result<()> {
@@ -91,7 +101,7 @@ mod tests {
         let scope = CanonicalFields::new(&[("a", &"x".repeat(512))]).unwrap();
         let rest = "y".repeat(503);
         let binding = binding(&header, &"t".repeat(64), &scope).unwrap();
-        assert_eq!(binding.with(&scope, &[("b", &rest)], <[u8]>::len).unwrap(), MAX_LEN);
+        assert_eq!(binding.with(&scope, &[("b", &rest)], |bytes| Ok::<_, Error>(bytes.len())).unwrap(), MAX_LEN);
         assert!(super::binding(&header, &"t".repeat(65), &scope).is_err());
     }
 

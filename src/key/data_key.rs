@@ -1,6 +1,5 @@
 //! A data key at work: verified against its id, expanded, sealing and opening messages.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use zeroize::Zeroize;
 use crate::crypto::aead::{Backend, TAG_LEN};
 use crate::crypto::allotment::Budget;
 use crate::crypto::kdf::{self, Purpose};
-use crate::crypto::message::{MessageCipher, NONCE_LEN, SealFailure};
+use crate::crypto::message::{Hand, MessageCipher, NONCE_LEN, SealFailure};
 use crate::crypto::secret::{DataKey, Plaintext, Secret};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,51 +85,61 @@ impl LoadedKey {
     }
 
     /// Appends the envelope of `plaintext` to `out`; on failure `out` is as it was. Allocates only if `out` has no room.
+    /// `hand` has served no other key.
+    #[inline]
     pub(crate) fn seal_into(
         &self,
+        hand: &mut Hand,
         now: Duration,
         context: &[Field<'_>],
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
         let start = out.len();
-        let sealed = self.append(now, context, plaintext, out);
+        let sealed = self.append(hand, now, context, plaintext, out);
         if sealed.is_err() {
             out.truncate(start);
         }
         sealed
     }
 
+    #[inline]
     fn append(
         &self,
+        hand: &mut Hand,
         now: Duration,
         context: &[Field<'_>],
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
-        message::check_length(plaintext.len()).map_err(SealFailure::Failed)?;
+        message::check_length(plaintext.len())?;
         let header = self.binding.header();
         out.reserve(header.len() + NONCE_LEN + plaintext.len() + TAG_LEN);
         out.extend_from_slice(header);
         let nonce_at = out.len();
         out.extend_from_slice(&[0; NONCE_LEN]);
         out.extend_from_slice(plaintext);
-        let Some((nonce, text)) = out.get_mut(nonce_at..).and_then(|tail| tail.split_first_chunk_mut()) else {
-            return Err(SealFailure::Failed(Error::unopenable())); // 24 bytes were just appended
-        };
-        let sealed = self.with_associated_data(context, |aad| self.cipher.seal(now, aad, nonce, text));
-        match sealed.map_err(SealFailure::Failed).and_then(|sealed| sealed) {
-            Ok(tag) => out.extend_from_slice(&tag),
-            Err(failure) => {
-                // `out` is cut to its old length, not wiped: no plaintext may stay behind that.
-                text.zeroize();
-                return Err(failure);
-            }
+        out.extend_from_slice(&[0; TAG_LEN]);
+        let parts = out.get_mut(nonce_at..).and_then(|tail| {
+            let (nonce, tail) = tail.split_first_chunk_mut()?;
+            let (text, tag) = tail.split_last_chunk_mut()?;
+            Some((nonce, text, tag))
+        });
+        let (nonce, text, tag) = parts.ok_or_else(Error::unopenable)?; // they were just appended
+        let sealed = self.with_associated_data(context, |aad| self.cipher.seal(hand, now, aad, nonce, text, tag));
+        if sealed.is_err() {
+            // `out` is cut to its old length, not wiped: no plaintext may stay behind that.
+            text.zeroize();
         }
-        Ok(())
+        sealed
     }
 
-    fn with_associated_data<R>(&self, context: &[Field<'_>], work: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    #[inline]
+    fn with_associated_data<R, E: From<Error>>(
+        &self,
+        context: &[Field<'_>],
+        work: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<R, E> {
         self.binding.with(self.scope.canonical(), context, work)
     }
 
@@ -144,8 +153,8 @@ impl LoadedKey {
     ) -> Result<Vec<u8>> {
         message::check_length(plaintext.len())?;
         let mut text = plaintext.to_vec();
-        let sealed = self.with_associated_data(context, |aad| self.cipher.seal_with_nonce(nonce, aad, &mut text))?;
-        let tag = sealed.map_err(|_| Error::unopenable())?;
+        let seal = |aad: &[u8]| self.cipher.seal_with_nonce(nonce, aad, &mut text).map_err(|_| Error::unopenable());
+        let tag = self.with_associated_data(context, seal)?;
         Ok([self.binding.header(), nonce, &text, &tag].concat())
     }
 
@@ -154,31 +163,45 @@ impl LoadedKey {
         envelope.starts_with(self.binding.header())
     }
 
-    /// Opens an envelope into a buffer of its own.
+    /// Opens an envelope into `text`, which is empty. A `hand` has served no other key.
     ///
     /// # Errors
     /// `Malformed` if it is none; `Unopenable`, whatever the reason; `InvalidArgument` or `Limit` for a context that could
     /// not have been sealed.
-    pub(crate) fn open(&self, envelope: &[u8], context: &[Field<'_>]) -> Result<Plaintext> {
+    #[inline]
+    pub(crate) fn open(
+        &self,
+        hand: Option<&mut Hand>,
+        envelope: &[u8],
+        context: &[Field<'_>],
+        text: &mut Plaintext,
+    ) -> Result<()> {
         let body = self.body(envelope)?;
-        let mut text = Plaintext::new(body.ciphertext.to_vec());
-        self.decrypt(body.nonce, body.tag, context, text.bytes_mut())?;
-        Ok(text)
+        text.append(body.ciphertext);
+        self.decrypt(hand, body.nonce, body.tag, context, text.bytes_mut())
     }
 
-    /// Opens an envelope where it stands and returns where in it the plaintext is. When it refuses after parsing, the
-    /// ciphertext part of the buffer is overwritten.
+    /// Opens an envelope where it stands: [`message::opened_part`] of it then is the plaintext. When it refuses after parsing,
+    /// the ciphertext part of the buffer is overwritten. A `hand` has served no other key.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub(crate) fn open_in_place(&self, envelope: &mut [u8], context: &[Field<'_>]) -> Result<Range<usize>> {
-        let body = self.body(envelope)?;
-        let (nonce, tag) = (*body.nonce, *body.tag);
+    #[inline]
+    pub(crate) fn open_in_place(
+        &self,
+        hand: Option<&mut Hand>,
+        envelope: &mut [u8],
+        context: &[Field<'_>],
+    ) -> Result<()> {
         let start = self.binding.header().len() + NONCE_LEN;
-        let place = start..start + body.ciphertext.len();
-        let text = envelope.get_mut(place.clone()).ok_or_else(Error::unopenable)?;
-        self.decrypt(&nonce, &tag, context, text)?;
-        Ok(place)
+        let len = self.body(envelope)?.ciphertext.len();
+        // Nonce and tag are read where they stand: copies in other pieces than these are loaded in cost as much as a lock.
+        let parts = envelope.split_at_mut_checked(start).and_then(|(front, rest)| {
+            let (text, tag) = rest.split_at_mut_checked(len)?;
+            Some((front.last_chunk()?, text, tag.first_chunk()?))
+        });
+        let (nonce, text, tag) = parts.ok_or_else(Error::unopenable)?;
+        self.decrypt(hand, nonce, tag, context, text)
     }
 
     /// What stands behind this key's header. Suite, region and key id must be this key's: there is one candidate key and
@@ -190,15 +213,18 @@ impl LoadedKey {
         }
     }
 
+    #[inline]
     fn decrypt(
         &self,
+        hand: Option<&mut Hand>,
         nonce: &[u8; NONCE_LEN],
         tag: &[u8; TAG_LEN],
         context: &[Field<'_>],
         in_out: &mut [u8],
     ) -> Result<()> {
-        let opened = self.with_associated_data(context, |aad| self.cipher.open(nonce, aad, in_out, tag))?;
-        opened.map_err(|_| Error::unopenable())
+        self.with_associated_data(context, |aad| {
+            self.cipher.open(hand, nonce, aad, in_out, tag).map_err(|_| Error::unopenable())
+        })
     }
 }
 
@@ -257,16 +283,26 @@ mod tests {
 
     fn seal(key: &LoadedKey, plaintext: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        assert!(key.seal_into(NOW, &[("message", "M77")], plaintext, &mut out).is_ok());
+        assert!(key.seal_into(&mut Hand::default(), NOW, &[("message", "M77")], plaintext, &mut out).is_ok());
         out
     }
 
     fn open(key: &LoadedKey, bytes: &[u8], context: &[Field<'_>]) -> Result<Plaintext> {
-        let opened = key.open(bytes, context);
-        // Both ways of opening agree, always.
-        let mut copy = bytes.to_vec();
-        let in_place = key.open_in_place(&mut copy, context).map(|place| copy[place].to_vec());
-        assert_eq!(opened.as_ref().ok().map(|text| text.to_vec()), in_place.ok());
+        let open = |hand: Option<&mut Hand>| {
+            let mut text = Plaintext::empty();
+            key.open(hand, bytes, context, &mut text).map(|()| text)
+        };
+        let opened = open(None);
+        // All ways of opening agree, always.
+        let text = |opened: &Result<Plaintext>| opened.as_ref().ok().map(|text| text.to_vec());
+        let mut hand = Hand::default();
+        for _ in 0..3 {
+            let mut copy = bytes.to_vec();
+            let in_place = key.open_in_place(Some(&mut hand), &mut copy, context);
+            let in_place = in_place.and_then(|()| message::opened_part(&mut copy)).map(|text| text.to_vec());
+            assert_eq!(text(&opened), in_place.ok());
+            assert_eq!(text(&opened), text(&open(Some(&mut hand))));
+        }
         opened
     }
 
@@ -351,16 +387,16 @@ mod tests {
     #[test]
     fn a_failed_seal_leaves_the_buffer_as_it_was() {
         let key = LoadedKey::verified(&data_key(), &record(Suite::Aes256Gcm), budget(1)).unwrap();
-        let mut out = b"before".to_vec();
+        let (mut hand, mut out) = (Hand::default(), b"before".to_vec());
         for (context, plaintext) in
             [(&[("channel", "again")][..], &b"x"[..]), (&[], &vec![0; (1 << 24) + 1]), (&[("", "")], b"x")]
         {
-            assert!(key.seal_into(NOW, context, plaintext, &mut out).is_err());
+            assert!(key.seal_into(&mut hand, NOW, context, plaintext, &mut out).is_err());
             assert_eq!(out, b"before");
         }
-        assert!(key.seal_into(NOW, &[], b"the one message", &mut out).is_ok());
+        assert!(key.seal_into(&mut hand, NOW, &[], b"the one message", &mut out).is_ok());
         let len = out.len();
-        assert!(matches!(key.seal_into(NOW, &[], b"no budget left", &mut out), Err(SealFailure::Spent)));
+        assert!(matches!(key.seal_into(&mut hand, NOW, &[], b"no budget left", &mut out), Err(SealFailure::Spent)));
         assert_eq!(out.len(), len);
     }
 }

@@ -1,7 +1,7 @@
 //! The key cache: bounded, with a quota for each tenant; filled only after an authenticated unwrap.
 //!
-//! What is read on the hot path is read without a lock: a scope's *slot* (its sealing key) and the map of opening keys.
-//! Whatever changes them holds the *book*, a mutex that is never held across an await. A key that is taken out is dropped,
+//! What is read on the hot path is read without waiting for a lock: a scope's *slot* (its sealing key, held by the threads
+//! that use it) and the map of opening keys. Whatever changes them holds the *book*, a mutex that is never held across an await. A key that is taken out is dropped,
 //! and so wiped, as soon as the last call that uses it ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +19,7 @@ use crate::key::policy::TenantPolicy;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::keyring::cow_map::CowMap;
+use crate::keyring::hands::{Hands, Held};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard};
 
@@ -78,19 +79,43 @@ impl CachedKey {
     }
 }
 
+/// Saturates after 584 years.
+#[inline]
 pub(crate) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into())
 }
 
 /// Where the sealing key of one scope stands, shared by all handles of the scope. Emptying it takes the key from all.
 #[derive(Default)]
 pub(crate) struct Slot {
-    pub(crate) current: ArcSwapOption<CachedKey>,
+    current: ArcSwapOption<CachedKey>,
+    hands: Hands,
     /// Message budgets outlive reloads of their key.
     budget: Mutex<Option<(KeyId, Arc<Budget>)>>,
 }
 
 impl Slot {
+    /// The key that stands here.
+    pub(crate) fn current(&self) -> Option<Arc<CachedKey>> {
+        self.current.load_full()
+    }
+
+    /// Runs `work` with the key that stands here, if any, held by the calling thread, to work on a message of `len` bytes.
+    #[inline]
+    pub(crate) fn with<R>(&self, len: usize, work: impl FnOnce(&mut Held) -> R) -> Option<R> {
+        self.hands.with(len, || self.current(), work)
+    }
+
+    /// Puts `key` in the place of what stands here. Who holds the old one gets through with one message.
+    fn set(&self, key: Option<Arc<CachedKey>>) {
+        self.current.store(key);
+        self.hands.empty();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.current.load().is_none()
+    }
+
     /// The budget of `key_id`: the one it already draws from in this process, or a new one of `messages`.
     pub(crate) fn budget(&self, key_id: &KeyId, messages: u64) -> Arc<Budget> {
         let mut budget = lock(&self.budget);
@@ -120,7 +145,7 @@ impl SlotRef {
 
 impl Drop for SlotRef {
     fn drop(&mut self) {
-        if self.slot.current.load().is_none() {
+        if self.slot.is_empty() {
             let mut slots = lock(&self.cache.slots);
             // The map's and this one.
             if Arc::strong_count(&self.slot) == 2 {
@@ -224,7 +249,7 @@ impl KeyCache {
         book.enter(key);
         self.opening.insert(key.open_key(), Arc::clone(key));
         if let Some(slot) = sealing {
-            slot.current.store(Some(Arc::clone(key)));
+            slot.set(Some(Arc::clone(key)));
         }
         true
     }
@@ -283,7 +308,7 @@ impl KeyCache {
             if let Some(slot) = slots.get_mut(&(key.tenant.clone(), key.key.scope().clone()))
                 && slot.holds(&key)
             {
-                slot.current.store(None);
+                slot.set(None);
                 stopped += 1;
             }
         }
@@ -305,9 +330,9 @@ impl KeyCache {
             return;
         };
         if slot.holds(key) {
-            slot.current.store(None);
+            slot.set(None);
         }
-        if Arc::strong_count(slot) == 1 && slot.current.load().is_none() {
+        if Arc::strong_count(slot) == 1 && slot.is_empty() {
             slots.remove(&at);
         }
     }
@@ -318,7 +343,7 @@ impl KeyCache {
         if let Some(slot) = lock(&self.slots).get(&at)
             && slot.holds(old)
         {
-            slot.current.store(Some(Arc::clone(new)));
+            slot.set(Some(Arc::clone(new)));
         }
     }
 }
@@ -436,8 +461,8 @@ mod tests {
         assert_eq!(Arc::strong_count(&keys[0]), 4, "ours, the map's, the slot's, the book's");
         assert_eq!(cache.purge(&tenant("globex"), |_| true, || {}), 0);
         assert_eq!(cache.purge(&tenant("acme"), |k| *k.key.scope() == scope(0), || {}), 1);
-        assert!(slots[0].slot().current.load().is_none());
-        assert!(slots[1].slot().current.load().is_some());
+        assert!(slots[0].slot().is_empty());
+        assert!(!slots[1].slot().is_empty());
         assert_eq!(cache.sweep(TTL - Duration::from_nanos(1)), 0);
         assert_eq!(cache.sweep(TTL), 4);
         assert!(keys.iter().all(|k| Arc::strong_count(k) == 1), "somebody still holds a key");
@@ -458,7 +483,7 @@ mod tests {
         assert_eq!((Arc::strong_count(&old), cache.len()), (1, 1));
         assert!(has(&cache, &new, TTL));
         assert_eq!(cache.purge(&tenant("acme"), |_| true, || {}), 1);
-        assert!(slot.slot().current.load().is_none());
+        assert!(slot.slot().is_empty());
     }
 
     #[test]
@@ -467,7 +492,7 @@ mod tests {
         let mine: Vec<_> = (0..4).map(|c| key("acme", c, Duration::ZERO)).collect();
         let slots: Vec<_> = mine.iter().map(|k| put(&cache, k)).collect();
         assert_eq!(cache.len(), 3);
-        assert!(!has(&cache, &mine[0], Duration::ZERO) && slots[0].slot().current.load().is_none());
+        assert!(!has(&cache, &mine[0], Duration::ZERO) && slots[0].slot().is_empty());
         let theirs: Vec<_> = (0..3).map(|c| key("globex", c, Duration::ZERO)).collect();
         let _slots: Vec<_> = theirs.iter().map(|k| put(&cache, k)).collect();
         assert_eq!(cache.len(), 5);

@@ -4,6 +4,7 @@ pub(crate) mod anchor;
 pub(crate) mod cache;
 pub(crate) mod cow_map;
 pub(crate) mod flight;
+pub(crate) mod hands;
 pub(crate) mod loading;
 pub(crate) mod watch;
 pub(crate) mod wrapping;
@@ -101,7 +102,7 @@ impl Keyring {
     pub(crate) async fn sealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope) -> Loaded {
         self.renew_lease().await?;
         let in_hand = || {
-            let key = self.slot(tenant, scope).slot().current.load_full()?;
+            let key = self.slot(tenant, scope).slot().current()?;
             (self.now() < key.seals_until && !key.key.is_spent()).then_some(key)
         };
         landing(self.start(Wanted::Sealing(tenant.clone(), scope.clone()), in_hand)).await

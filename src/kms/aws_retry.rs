@@ -97,7 +97,10 @@ fn full_jitter(longest: Duration, fraction: f64) -> Duration {
 }
 
 fn random_fraction() -> f64 {
-    let [a, b, c, d, ..] = random::public_bytes().unwrap_or_default();
+    let mut bytes = [0; 12];
+    // Without randomness there is no jitter.
+    let _ = random::fill_public(&mut bytes);
+    let [a, b, c, d, ..] = bytes;
     f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
 

@@ -110,12 +110,13 @@ impl Root {
     async fn seal_import(&self, context: &EncryptionContext, private_keys: &[u8]) -> Result<StoredTransport> {
         let key = DataKey::random()?.into_kek();
         let wrapped = self.wrap("the wrapping keys of an import", context, &key).await?;
-        let mut sealed = vec![0; NONCE_LEN + private_keys.len()];
-        let refused = |Refused| Error::new(ErrorKind::Unavailable, "the cipher backend refused to seal");
-        let (nonce, body) = sealed.split_first_chunk_mut::<NONCE_LEN>().ok_or(Refused).map_err(refused)?;
+        let mut sealed = vec![0; NONCE_LEN + private_keys.len() + TAG_LEN];
+        let refused = || Error::new(ErrorKind::Unavailable, "the cipher backend refused to seal");
+        let (nonce, rest) = sealed.split_first_chunk_mut::<NONCE_LEN>().ok_or_else(refused)?;
+        let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or_else(refused)?;
         random::from_os(nonce)?;
-        let tag = aead(key.expose())?.seal_from(nonce, &context.to_bytes(), private_keys, body).map_err(refused)?;
-        sealed.extend_from_slice(&tag);
+        let cipher = aead(key.expose())?;
+        cipher.seal_from(nonce, &context.to_bytes(), private_keys, body, tag).map_err(|Refused| refused())?;
         Ok(StoredTransport::Wrapped { wrapped, sealed: sealed.into() })
     }
 

@@ -40,12 +40,12 @@ pub(crate) fn wrap(
 ) -> Result<Vec<u8>> {
     let mut nonce = [0; NONCE_LEN];
     random::from_os(&mut nonce)?;
-    let mut body = *data_key.expose();
-    let tag = aead(key.expose())?.seal(&nonce, &associated_data(kek, version, context)?, &mut body);
-    let Ok(tag) = tag else {
+    let (mut body, mut tag) = (*data_key.expose(), [0; TAG_LEN]);
+    let sealed = aead(key.expose())?.seal(&nonce, &associated_data(kek, version, context)?, &mut body, &mut tag);
+    if sealed.is_err() {
         body.zeroize();
         return Err(Error::new(ErrorKind::Unavailable, "the cipher backend refused to wrap"));
-    };
+    }
     Ok([&[WRAPPED_VERSION][..], &version.to_be_bytes(), &nonce, &body, &tag].concat())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::crypto::aead::Backend;
 use crate::crypto::allotment::{Budget, MAX_MESSAGES};
-use crate::crypto::message::NONCE_LEN;
+use crate::crypto::message::{Hand, NONCE_LEN};
 use crate::crypto::secret::{DataKey, Plaintext};
 use crate::crypto::suite::Suite;
 use crate::error::Result;
@@ -60,11 +60,12 @@ impl BareKey {
     /// # Errors
     /// `Malformed` or `Unopenable`; `InvalidArgument` or `Limit` for a context that could not have been sealed.
     pub fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Vec<u8>> {
-        let opened = self.0.open(envelope, context);
-        let mut copy = envelope.to_vec();
-        let in_place = self.0.open_in_place(&mut copy, context).map(|place| copy[place].to_vec());
-        assert_eq!(opened.as_ref().ok().map(|text| text.to_vec()), in_place.ok(), "open and open_in_place differ");
-        opened.map(Plaintext::into_unwiped)
+        let (mut text, mut copy) = (Plaintext::empty(), envelope.to_vec());
+        let opened = self.0.open(None, envelope, context, &mut text).map(|()| text.into_unwiped());
+        let in_place = self.0.open_in_place(Some(&mut Hand::default()), &mut copy, context);
+        let in_place = in_place.and_then(|()| message::opened_part(&mut copy));
+        assert_eq!(opened.as_deref().ok(), in_place.as_deref().ok(), "open and open_in_place differ");
+        opened
     }
 
     /// Seals under a nonce of the caller's.

@@ -1,0 +1,163 @@
+//! Hands: where the threads that use one scope's key hold it, each with a writer and reader keys of its own.
+//!
+//! A thread takes a place, works with what is in it and leaves it, without waiting for anyone: if another thread is in the
+//! place it takes another one, and if all are taken it makes do with a hand that it throws away. So the hot path costs one
+//! uncontended exchange, where reading the slot, the writer and its lot from what all threads share would cost five.
+//!
+//! Who takes the key out of the slot empties the places, too, and for that waits until a thread that is in one is through
+//! with its message. That is short: longer messages than [`LONGEST`] are not sealed or opened in a place.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::crypto::message::{Hand, SealFailure};
+use crate::crypto::secret::Plaintext;
+use crate::error::Result;
+use crate::format::context::Field;
+use crate::keyring::cache::CachedKey;
+use crate::sync::{Locked, TryLock, waited_for};
+
+/// Bytes of the longest message that is worked on in a place: well below a millisecond's work.
+const LONGEST: usize = 1 << 20;
+
+/// Most places of one slot, a power of two.
+const MOST: usize = 128;
+
+/// A key, and what serves it and no other.
+pub(crate) struct Held {
+    key: Arc<CachedKey>,
+    hand: Hand,
+}
+
+impl Held {
+    pub(crate) fn new(key: Arc<CachedKey>) -> Self {
+        Self { key, hand: Hand::default() }
+    }
+
+    pub(crate) fn key(&self) -> &CachedKey {
+        &self.key
+    }
+
+    /// As [`LoadedKey::seal_into`](crate::key::data_key::LoadedKey::seal_into).
+    #[inline]
+    pub(crate) fn seal_into(
+        &mut self,
+        now: Duration,
+        context: &[Field<'_>],
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealFailure> {
+        self.key.key.seal_into(&mut self.hand, now, context, plaintext, out)
+    }
+
+    /// As [`LoadedKey::open`](crate::key::data_key::LoadedKey::open).
+    #[inline]
+    pub(crate) fn open(&mut self, envelope: &[u8], context: &[Field<'_>], text: &mut Plaintext) -> Result<()> {
+        self.key.key.open(Some(&mut self.hand), envelope, context, text)
+    }
+
+    /// As [`LoadedKey::open_in_place`](crate::key::data_key::LoadedKey::open_in_place).
+    #[inline]
+    pub(crate) fn open_in_place(&mut self, envelope: &mut [u8], context: &[Field<'_>]) -> Result<()> {
+        self.key.key.open_in_place(Some(&mut self.hand), envelope, context)
+    }
+}
+
+/// A place for one thread at a time, on cache lines of its own.
+#[repr(align(64))]
+struct Place(TryLock<Option<Held>>);
+
+/// A place that is made when it is first taken.
+type LatePlace = OnceLock<Box<Place>>;
+
+/// The places of one slot.
+#[derive(Default)]
+pub(crate) struct Hands {
+    first: LatePlace,
+    /// Made when two threads have met in a place.
+    more: OnceLock<Box<[LatePlace]>>,
+}
+
+impl Hands {
+    /// Runs `work` with the key that `current` gives, if any, to work on a message of `len` bytes.
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        len: usize,
+        current: impl FnOnce() -> Option<Arc<CachedKey>>,
+        work: impl FnOnce(&mut Held) -> R,
+    ) -> Option<R> {
+        let taken = if len <= LONGEST { self.take() } else { None };
+        let Some(mut place) = taken else {
+            return Some(work(&mut Held::new(current()?)));
+        };
+        // `current` is asked in the place: who empties the slot does so before it empties the places.
+        let held = match &mut *place {
+            Some(held) => held,
+            empty => empty.insert(Held::new(current()?)),
+        };
+        Some(work(held))
+    }
+
+    /// Drops what is held in the places, once those who are in one have left it.
+    pub(crate) fn empty(&self) {
+        for place in std::iter::once(&self.first).chain(self.more.get().into_iter().flatten()).filter_map(OnceLock::get) {
+            *waited_for(&place.0) = None;
+        }
+    }
+
+    #[inline]
+    fn take(&self) -> Option<Locked<'_, Option<Held>>> {
+        self.place(number()).try_lock().or_else(|| self.take_another())
+    }
+
+    /// Another place than the one of this thread's number, which is taken: under another number, under which the thread stays.
+    #[cold]
+    fn take_another(&self) -> Option<Locked<'_, Option<Held>>> {
+        let places = self.more.get_or_init(|| (0..enough()).map(|_| LatePlace::new()).collect()).len();
+        (0..places).find_map(|_| {
+            renumber();
+            self.place(number()).try_lock()
+        })
+    }
+
+    #[inline]
+    fn place(&self, number: usize) -> &TryLock<Option<Held>> {
+        let late = match self.more.get() {
+            None => &self.first,
+            // As many as a power of two.
+            Some(more) => more.get(number & more.len().saturating_sub(1)).unwrap_or(&self.first),
+        };
+        &late.get_or_init(|| Box::new(Place(TryLock::new(None)))).0
+    }
+}
+
+thread_local! {
+    /// The calling thread's number.
+    static NUMBER: Cell<usize> = Cell::new(next_number());
+}
+
+/// Numbers are given as threads come. They are places' numbers too, so that each of few threads has its own.
+fn next_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[inline]
+fn number() -> usize {
+    NUMBER.try_with(Cell::get).unwrap_or(0)
+}
+
+fn renumber() {
+    // A thread that is ending keeps its own.
+    let _ = NUMBER.try_with(|number| number.set(next_number()));
+}
+
+/// Twice as many places as threads can run at once: threads that move on from a taken one find a free one soon.
+fn enough() -> usize {
+    static ENOUGH: OnceLock<usize> = OnceLock::new();
+    let twice = || 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    *ENOUGH.get_or_init(|| twice().next_power_of_two().min(MOST))
+}
