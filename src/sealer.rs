@@ -173,7 +173,7 @@ impl ScopeHandle {
         match self.open_in_place_in_hand(context, envelope) {
             InHand::Done(opened) => opened,
             InHand::Missing => match Box::pin(self.load_for(envelope)).await {
-                Ok(key) => self.check_scope(&key).and_then(|()| key.key.open_in_place(None, envelope, context)),
+                Ok(key) => self.open_in_place_with(&key, context, envelope),
                 Err(e) => Err(e),
             },
         }
@@ -242,16 +242,12 @@ impl ScopeHandle {
     /// Opens with a key in hand. What is opened comes into `text`.
     #[inline]
     pub(crate) fn open_in_hand(&self, context: &[Field<'_>], envelope: &[u8], text: &mut Plaintext) -> InHand<()> {
-        let by_slot = self.with_slot_key(envelope.len(), |held| match held.key().key.is_named_by(envelope) {
-            true => InHand::Done(held.open(envelope, context, text)),
-            false => InHand::Missing,
-        });
-        if let InHand::Done(opened) = by_slot {
+        if let Some(opened) = self.with_slot_key(envelope.len(), |held| held.open(envelope, context, text)) {
             return InHand::Done(opened);
         }
         match named_key(envelope) {
             Ok(key_id) => {
-                let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open(None, envelope, context, text));
+                let opened = self.with_key_id_in_hand(&key_id, |key| self.open_with(key, context, envelope, text));
                 self.unless_elsewhere(opened, envelope)
             }
             Err(e) => InHand::Done(Err(e)),
@@ -266,41 +262,42 @@ impl ScopeHandle {
         text: &mut Plaintext,
     ) -> Result<()> {
         self.check_scope(key)?;
-        key.key.open(None, envelope, context, text)
+        key.key.open(None, envelope, context, text).unwrap_or_else(|| Err(message::misnamed(envelope)))
+    }
+
+    fn open_in_place_with(&self, key: &CachedKey, context: &[Field<'_>], envelope: &mut [u8]) -> Result<()> {
+        self.check_scope(key)?;
+        key.key.open_in_place(None, envelope, context).unwrap_or_else(|| Err(message::misnamed(envelope)))
     }
 
     /// Opens in place with a key in hand.
     #[inline]
     pub(crate) fn open_in_place_in_hand(&self, context: &[Field<'_>], envelope: &mut [u8]) -> InHand<()> {
-        let by_slot = self.with_slot_key(envelope.len(), |held| match held.key().key.is_named_by(envelope) {
-            true => InHand::Done(held.open_in_place(envelope, context)),
-            false => InHand::Missing,
-        });
-        if let InHand::Done(opened) = by_slot {
+        if let Some(opened) = self.with_slot_key(envelope.len(), |held| held.open_in_place(envelope, context)) {
             return InHand::Done(opened);
         }
         match named_key(envelope) {
             Ok(key_id) => {
-                let opened = self.with_key_id_in_hand(&key_id, |key| key.key.open_in_place(None, envelope, context));
+                let opened = self.with_key_id_in_hand(&key_id, |key| self.open_in_place_with(key, context, envelope));
                 self.unless_elsewhere(opened, envelope)
             }
             Err(e) => InHand::Done(Err(e)),
         }
     }
 
-    /// The hot path of opening: runs `work` with the slot's key, for a message of `len` bytes, if it may be used now. What
-    /// names another key is `Missing`.
+    /// The hot path of opening: runs `work` with the slot's key, for a message of `len` bytes, if it may be used now. `None` too
+    /// if the message names another key.
     #[inline]
-    fn with_slot_key(&self, len: usize, work: impl FnOnce(&mut Held) -> InHand<()>) -> InHand<()> {
+    fn with_slot_key(&self, len: usize, work: impl FnOnce(&mut Held) -> Option<Result<()>>) -> Option<Result<()>> {
         let now = self.keyring.now();
         if !self.keyring.watch.is_leased(now) {
-            return InHand::Missing;
+            return None;
         }
-        let (mut done, mut wants_refresh) = (InHand::Missing, false);
+        let (mut done, mut wants_refresh) = (None, false);
         self.slot.slot().with(len, |held| {
             if now < held.key().opens_until {
                 done = work(held);
-                wants_refresh = matches!(done, InHand::Done(_)) && held.key().wants_refresh(now);
+                wants_refresh = done.is_some() && held.key().wants_refresh(now);
             }
         });
         if wants_refresh && let Some(key) = self.slot.slot().current() {

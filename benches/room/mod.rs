@@ -56,6 +56,7 @@ pub(crate) async fn by_fresh_writers(room: &Strongroom, plaintext: &[u8], writer
 }
 
 /// Polls once. With the key cached a call is ready at once, so no runtime takes part and none is measured.
+#[inline(always)]
 pub(crate) fn ready<T>(call: impl Future<Output = T>) -> T {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => done,

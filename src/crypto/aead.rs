@@ -55,7 +55,11 @@ pub(crate) enum Algorithm {
 }
 
 /// An expanded AEAD key.
-pub(crate) struct AeadKey(Repr);
+pub(crate) struct AeadKey {
+    repr: Repr,
+    /// Whether work with it leaves something on the stack that has to be swept.
+    leaves_residue: bool,
+}
 
 enum Repr {
     RustAes(Box<aes_gcm::Aes256Gcm>),
@@ -69,7 +73,7 @@ impl AeadKey {
     /// Expands `key`. Fails only if the backend cannot allocate.
     #[cfg_attr(not(feature = "aws-lc-rs"), allow(clippy::unnecessary_wraps))] // RustCrypto cannot fail
     pub(crate) fn new(backend: Backend, algorithm: Algorithm, key: &[u8; 32]) -> Result<Self, Refused> {
-        Ok(Self(match backend {
+        let repr = match backend {
             Backend::RustCrypto => match algorithm {
                 Algorithm::Aes256Gcm => {
                     // The key schedule is made on the stack and moved.
@@ -87,7 +91,15 @@ impl AeadKey {
                 };
                 Repr::AwsLc(LessSafeKey::new(UnboundKey::new(algorithm, key).map_err(|_| Refused)?))
             }
-        }))
+        };
+        let leaves_residue = match backend {
+            // The portable ciphers leave blocks of plaintext, and ChaCha20 its key.
+            Backend::RustCrypto => true,
+            // AWS-LC's ChaCha20-Poly1305 works on a copy of the key; its AES-GCM does not.
+            #[cfg(feature = "aws-lc-rs")]
+            Backend::AwsLc => algorithm == Algorithm::ChaCha20Poly1305,
+        };
+        Ok(Self { repr, leaves_residue })
     }
 
     /// Encrypts `in_out` in place and writes the tag. `nonce` must never repeat under this key.
@@ -111,7 +123,7 @@ impl AeadKey {
         in_out: &mut [u8],
         tag: &mut [u8; TAG_LEN],
     ) -> Result<(), Refused> {
-        let made = match &self.0 {
+        let made = match &self.repr {
             Repr::RustAes(key) => key.encrypt_inout_detached(nonce.into(), aad, in_out.into()),
             Repr::RustChaCha(key) => key.encrypt_inout_detached(nonce.into(), aad, in_out.into()),
             #[cfg(feature = "aws-lc-rs")]
@@ -126,7 +138,21 @@ impl AeadKey {
     }
 
     /// Encrypts `from` into `to`, which is as long, and writes the tag: no copy where the backend needs none.
+    #[inline]
     pub(crate) fn seal_from(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        from: &[u8],
+        to: &mut [u8],
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), Refused> {
+        self.sweeping(|| self.seal_from_unswept(nonce, aad, from, to, tag))
+    }
+
+    /// As [`Self::seal_from`], for callers that sweep the stack themselves.
+    #[inline]
+    pub(crate) fn seal_from_unswept(
         &self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
@@ -138,14 +164,17 @@ impl AeadKey {
             return Err(Refused);
         }
         #[cfg(feature = "aws-lc-rs")]
-        if let Repr::AwsLc(key) = &self.0 {
+        if let Repr::AwsLc(key) = &self.repr {
             use aws_lc_rs::aead::{Aad, Nonce};
             let nonce = Nonce::assume_unique_for_key(*nonce);
-            let seal = || key.seal_out_of_place_scatter(nonce, Aad::from(aad), from, to, &[], tag);
-            return self.sweeping(seal).map_err(|_| Refused);
+            return key.seal_out_of_place_scatter(nonce, Aad::from(aad), from, to, &[], tag).map_err(|_| Refused);
         }
         to.copy_from_slice(from);
-        self.seal(nonce, aad, to, tag)
+        let sealed = self.seal_unswept(nonce, aad, to, tag);
+        if sealed.is_err() {
+            to.zeroize();
+        }
+        sealed
     }
 
     /// Verifies `from` and decrypts it into `to`, which is as long. When it refuses, `to` holds no plaintext.
@@ -161,7 +190,7 @@ impl AeadKey {
             return Err(Refused);
         }
         #[cfg(feature = "aws-lc-rs")]
-        if let Repr::AwsLc(key) = &self.0 {
+        if let Repr::AwsLc(key) = &self.repr {
             use aws_lc_rs::aead::{Aad, Nonce};
             let nonce = Nonce::assume_unique_for_key(*nonce);
             let opened = self.sweeping(|| key.open_separate_gather(nonce, Aad::from(aad), from, tag, to));
@@ -192,7 +221,7 @@ impl AeadKey {
         in_out: &mut [u8],
         tag: &[u8; TAG_LEN],
     ) -> Result<(), Refused> {
-        let opened = match &self.0 {
+        let opened = match &self.repr {
             Repr::RustAes(key) => {
                 key.decrypt_inout_detached(nonce.into(), aad, (&mut *in_out).into(), tag.into()).is_ok()
             }
@@ -212,17 +241,7 @@ impl AeadKey {
     /// Runs `work` with this key, and wipes what it leaves on the stack.
     #[inline]
     fn sweeping<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.leaves_residue() { stack::swept::<{ stack::CIPHER }, _>(work) } else { work() }
-    }
-
-    fn leaves_residue(&self) -> bool {
-        match &self.0 {
-            // The portable ciphers leave blocks of plaintext, and ChaCha20 its key.
-            Repr::RustAes(_) | Repr::RustChaCha(_) => true,
-            // AWS-LC's ChaCha20-Poly1305 works on a copy of the key; its AES-GCM does not.
-            #[cfg(feature = "aws-lc-rs")]
-            Repr::AwsLc(key) => *key.algorithm() == aws_lc_rs::aead::CHACHA20_POLY1305,
-        }
+        if self.leaves_residue { stack::swept::<{ stack::CIPHER }, _>(work) } else { work() }
     }
 }
 
@@ -307,7 +326,7 @@ mod tests {
     fn the_stack_is_swept_after_all_but_the_aes_of_aws_lc() {
         for (backend, algorithm, key) in keys() {
             let swept = backend == Backend::RustCrypto || algorithm == Algorithm::ChaCha20Poly1305;
-            assert_eq!(key.leaves_residue(), swept, "{backend:?} {algorithm:?}");
+            assert_eq!(key.leaves_residue, swept, "{backend:?} {algorithm:?}");
         }
     }
 }

@@ -77,19 +77,21 @@ impl MessageCipher {
         self.budget.is_spent()
     }
 
-    /// Encrypts `in_out` in place under a fresh nonce, and writes `nonce` and `tag`. `now` is monotonic time; `hand` has
-    /// served no other cipher.
+    /// Encrypts `from` into `to`, which is as long, under a fresh nonce, and writes `nonce` and `tag`. `now` is monotonic time;
+    /// `hand` has served no other cipher.
     ///
     /// What is written is written where it stays: a tag or a nonce that is handed on by value is copied in other pieces than it
     /// was made in, which the processor waits for.
     #[inline]
+    #[allow(clippy::too_many_arguments)] // the parts of one envelope, each where it stays
     pub(crate) fn seal(
         &self,
         hand: &mut Hand,
         now: Duration,
         aad: &[u8],
         nonce: &mut [u8; NONCE_LEN],
-        in_out: &mut [u8],
+        from: &[u8],
+        to: &mut [u8],
         tag: &mut [u8; TAG_LEN],
     ) -> Result<(), SealFailure> {
         let admitted = hand.writer.as_mut().is_some_and(|writer| writer.admits(now));
@@ -98,7 +100,7 @@ impl MessageCipher {
             _ => self.redraw(&mut hand.writer, now)?,
         };
         debug_assert!(writer.lot.is_of(&self.budget), "a hand of another key");
-        self.seal_by(writer, aad, nonce, in_out, tag)
+        self.seal_by(writer, aad, nonce, from, to, tag)
     }
 
     #[inline]
@@ -107,7 +109,8 @@ impl MessageCipher {
         writer: &Writer,
         aad: &[u8],
         nonce: &mut [u8; NONCE_LEN],
-        in_out: &mut [u8],
+        from: &[u8],
+        to: &mut [u8],
         tag: &mut [u8; TAG_LEN],
     ) -> Result<(), SealFailure> {
         let sealed = match (&self.construction, &writer.key) {
@@ -115,15 +118,17 @@ impl MessageCipher {
                 let (prefix, rest) = xaes::split_mut(nonce)?;
                 *prefix = writer.prefix;
                 random::fill_public(rest)?;
-                key.seal(rest, aad, in_out, tag)
+                key.seal_from(rest, aad, from, to, tag)
             }
             (Construction::Xaes(_), None) => Err(Refused),
             (Construction::XChaCha { backend, key }, _) => {
                 let (first, second) = xaes::split_mut(nonce)?;
                 random::fill_public(first)?;
                 random::fill_public(second)?;
-                let seal =
-                    || xchacha(*backend, key, nonce).and_then(|(key, inner)| key.seal_unswept(&inner, aad, in_out, tag));
+                let seal = || {
+                    let (key, inner) = xchacha(*backend, key, nonce)?;
+                    key.seal_from_unswept(&inner, aad, from, to, tag)
+                };
                 stack::swept::<{ stack::CIPHER }, _>(seal)
             }
         };
@@ -252,8 +257,8 @@ mod tests {
     }
 
     fn seal(cipher: &MessageCipher, hand: &mut Hand, now: Duration) -> Option<[u8; NONCE_LEN]> {
-        let (mut nonce, mut text, mut tag) = ([0; NONCE_LEN], *b"hello", [0; TAG_LEN]);
-        cipher.seal(hand, now, b"aad", &mut nonce, &mut text, &mut tag).ok()?;
+        let (mut nonce, mut text, mut tag) = ([0; NONCE_LEN], [0; 5], [0; TAG_LEN]);
+        cipher.seal(hand, now, b"aad", &mut nonce, b"hello", &mut text, &mut tag).ok()?;
         for hand in [None, Some(hand)] {
             let mut text = text;
             cipher.open(hand, &nonce, b"aad", &mut text, &tag).unwrap();
@@ -291,8 +296,8 @@ mod tests {
         let (cipher, mut hand) = (cipher(Suite::Aes256Gcm, MAX_MESSAGES), Hand::default());
         let mut counts = std::collections::HashMap::new();
         for _ in 0..3 * MAX_LOT {
-            let (mut nonce, mut text) = ([0; NONCE_LEN], [0; 1]);
-            assert!(cipher.seal(&mut hand, NOW, &[], &mut nonce, &mut text, &mut [0; TAG_LEN]).is_ok());
+            let mut nonce = [0; NONCE_LEN];
+            assert!(cipher.seal(&mut hand, NOW, &[], &mut nonce, &[0], &mut [0], &mut [0; TAG_LEN]).is_ok());
             *counts.entry(prefix_of(nonce)).or_insert(0_u64) += 1;
         }
         assert_eq!(counts.len(), 3);
@@ -313,7 +318,7 @@ mod tests {
             .collect();
             assert_eq!(nonces.len(), 1_000, "{suite:?}");
             for hand in &mut hands {
-                let refused = cipher.seal(hand, NOW, &[], &mut [0; NONCE_LEN], &mut [], &mut [0; TAG_LEN]);
+                let refused = cipher.seal(hand, NOW, &[], &mut [0; NONCE_LEN], &[], &mut [], &mut [0; TAG_LEN]);
                 assert!(matches!(refused, Err(SealFailure::Spent)));
             }
             assert!(cipher.is_spent());
@@ -341,8 +346,9 @@ mod tests {
         for suite in Suite::ALL {
             for backend in Backend::ALL {
                 let cipher = MessageCipher::new(*backend, suite, Secret::take(&mut [7; 32]), Arc::new(Budget::new(1)));
-                let (mut nonce, mut text, mut tag) = ([0; NONCE_LEN], *b"attack at dawn..", [0; TAG_LEN]);
-                assert!(cipher.seal(&mut Hand::default(), NOW, &[], &mut nonce, &mut text, &mut tag).is_ok());
+                let (mut nonce, mut text, mut tag) = ([0; NONCE_LEN], [0; 16], [0; TAG_LEN]);
+                let attack = b"attack at dawn..";
+                assert!(cipher.seal(&mut Hand::default(), NOW, &[], &mut nonce, attack, &mut text, &mut tag).is_ok());
                 tag[0] ^= 1;
                 assert_eq!(cipher.open(None, &nonce, &[], &mut text, &tag), Err(Refused));
                 assert_eq!(text, [0; 16]);

@@ -89,7 +89,10 @@ impl ReaderKeys {
     /// Keeps `key`, which has just authenticated a message, if its prefix was also the one missed last.
     pub(crate) fn keep(&self, prefix: [u8; PREFIX_LEN], key: AeadKey) {
         let wanted = hint(&prefix);
-        if self.missed.swap(wanted, Ordering::Relaxed) != wanted {
+        // Two loads where one exchange would do: of two threads that meet here one may be overlooked, and the prefix is kept
+        // at its next miss.
+        if self.missed.load(Ordering::Relaxed) != wanted {
+            self.missed.store(wanted, Ordering::Relaxed);
             return;
         }
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % KEPT;

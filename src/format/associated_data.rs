@@ -4,7 +4,7 @@
 use arrayvec::ArrayVec;
 
 use crate::error::{Error, Result};
-use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT, Sorted, sorted};
+use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT, Sorted, Values, sorted, write_again};
 use crate::format::header::{KEY_ID_LEN, MAX_REGION};
 use crate::format::writer::put_short;
 
@@ -50,9 +50,9 @@ impl Binding {
     }
 
     /// Runs `work` on the associated data of one envelope: with the fields of `context` besides those of `scope`, which is
-    /// the one this was made with.
+    /// the one this was made with. `previous`, if there is one, was used with no other binding.
     ///
-    /// It stands on the stack, in room for the longest, of which nothing is cleared.
+    /// Without one it stands on the stack, in room for the longest, of which nothing is cleared.
     ///
     /// # Errors
     /// As the canonical context's.
@@ -61,17 +61,49 @@ impl Binding {
         &self,
         scope: &CanonicalFields,
         context: &[Field<'_>],
+        previous: Option<&mut Previous>,
         work: impl FnOnce(&[u8]) -> Result<R, E>,
     ) -> Result<R, E> {
-        let mut room = Sorted::new();
-        let context = sorted(context, &mut room)?;
-        if context.is_empty() {
-            return work(&self.bytes);
-        }
-        let mut bytes = ArrayVec::<u8, MAX_LEN>::new();
-        scope.write_with(context, &self.bytes, &mut bytes)?;
-        work(&bytes)
+        // One call of `work`, so that it becomes a part of this.
+        let mut stack;
+        let bytes: &[u8] = if context.is_empty() {
+            &self.bytes
+        } else if let Some(previous) = previous {
+            if !write_again(&mut previous.bytes, &previous.values, context) {
+                self.write_anew(scope, context, previous)?;
+            }
+            &previous.bytes
+        } else {
+            stack = ArrayVec::<u8, MAX_LEN>::new();
+            let mut room = Sorted::new();
+            let context = sorted(context, &mut room)?;
+            scope.write_with(context, &self.bytes, &mut stack, &mut Values::new())?;
+            &stack
+        };
+        work(bytes)
     }
+
+    #[cold]
+    fn write_anew(&self, scope: &CanonicalFields, context: &[Field<'_>], into: &mut Previous) -> Result<()> {
+        into.bytes.clear();
+        into.values.clear();
+        let (mut room, mut values) = (Sorted::new(), Values::new());
+        let in_order = sorted(context, &mut room)?;
+        scope.write_with(in_order, &self.bytes, &mut into.bytes, &mut values)?;
+        if std::ptr::eq(in_order, context) {
+            into.values = values;
+        }
+        Ok(())
+    }
+}
+
+/// The associated data of the message before under the same binding. The next message mostly has the same fields in the same
+/// order, with values of the same lengths; then only the values are written.
+#[derive(Default)]
+pub(crate) struct Previous {
+    bytes: Vec<u8>,
+    /// Where the values begin. Empty if it cannot be written over.
+    values: Values,
 }
 
 #[cfg(test)]
@@ -79,7 +111,7 @@ mod tests {
     use super::*;
 
     fn written(binding: &Binding, scope: &CanonicalFields, context: &[Field<'_>]) -> Vec<u8> {
-        binding.with(scope, context, |bytes| Ok::<_, Error>(bytes.to_vec())).unwrap()
+        binding.with(scope, context, None, |bytes| Ok::<_, Error>(bytes.to_vec())).unwrap()
     }
 
     #[test]

@@ -51,20 +51,72 @@ fn check_field((name, value): Field<'_>) -> Result<()> {
     }
 }
 
-/// Writes a field that was checked: `name length 1 | name | value length 2 | value`.
-#[inline]
-fn put_field<const N: usize>(out: &mut ArrayVec<u8, N>, (name, value): Field<'_>) -> Result<()> {
-    let [.., name_len] = name.len().to_be_bytes();
-    let [.., high, low] = value.len().to_be_bytes();
-    put(out, &[name_len])?;
-    put(out, name.as_bytes())?;
-    put(out, &[high, low])?;
-    put(out, value.as_bytes())
+/// Where a canonical context is written.
+pub(crate) trait Sink: AsRef<[u8]> + AsMut<[u8]> {
+    /// # Errors
+    /// `Limit` if there is no room for more than any context may have.
+    fn put(&mut self, bytes: &[u8]) -> Result<()>;
 }
 
+impl<const N: usize> Sink for ArrayVec<u8, N> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.try_extend_from_slice(bytes).map_err(|_| Error::limit(TOO_LONG))
+    }
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Writes a field that was checked, `name length 1 | name | value length 2 | value`, and returns where the value begins.
 #[inline]
-fn put<const N: usize>(out: &mut ArrayVec<u8, N>, bytes: &[u8]) -> Result<()> {
-    out.try_extend_from_slice(bytes).map_err(|_| Error::limit(TOO_LONG))
+fn put_field(out: &mut impl Sink, (name, value): Field<'_>) -> Result<usize> {
+    let [.., name_len] = name.len().to_be_bytes();
+    let [.., high, low] = value.len().to_be_bytes();
+    out.put(&[name_len])?;
+    out.put(name.as_bytes())?;
+    out.put(&[high, low])?;
+    let at = out.as_ref().len();
+    out.put(value.as_bytes())?;
+    Ok(at)
+}
+
+/// Whether `value_at` in `written` is where the value of a field with this name begins, and whether the value is as long as
+/// this one: if so, writes the value there.
+#[inline]
+fn put_again(written: &mut [u8], value_at: usize, (name, value): Field<'_>) -> bool {
+    let [.., name_len] = name.len().to_be_bytes();
+    let [.., high, low] = value.len().to_be_bytes();
+    let Some((front, rest)) = written.split_at_mut_checked(value_at) else {
+        return false;
+    };
+    let (Some(([.., written_len], [written_name @ .., written_high, written_low])), Some(place)) = (
+        front.len().checked_sub(2 + name.len()).and_then(|at| front.split_at_checked(at)),
+        rest.get_mut(..value.len()),
+    ) else {
+        return false;
+    };
+    if (*written_len, *written_high, *written_low) != (name_len, high, low) || *written_name != *name.as_bytes() {
+        return false;
+    }
+    place.copy_from_slice(value.as_bytes());
+    true
+}
+
+/// The values of a context's fields, as they were given, in what was written of it.
+pub(crate) type Values = ArrayVec<u16, MAX_FIELDS>;
+
+/// Writes the values of `context` over those of the context `written` before, if that named the same fields and its values
+/// were as long. If not, says so, and what was written is of no use any more.
+#[inline]
+pub(crate) fn write_again(written: &mut [u8], values: &[u16], context: &[Field<'_>]) -> bool {
+    values.len() == context.len()
+        && values.iter().zip(context).all(|(at, field)| put_again(written, (*at).into(), *field))
 }
 
 /// Room to sort the fields of a context in, on the stack.
@@ -162,17 +214,18 @@ impl CanonicalFields {
     }
 
     /// Writes something and the canonical context of these fields and of `extra`, which is sorted, into `out`, which is
-    /// empty. `alone` is the same something and the canonical context of these fields alone: what stands in one piece there is
-    /// copied in one piece.
+    /// empty, and where the values of `extra` begin into `values`. `alone` is the same something and the canonical context of
+    /// these fields alone: what stands in one piece there is copied in one piece.
     ///
     /// # Errors
     /// As [`Self::new`], for all fields together.
     #[inline]
-    pub(crate) fn write_with<const N: usize>(
+    pub(crate) fn write_with(
         &self,
         extra: &[Field<'_>],
         alone: &[u8],
-        out: &mut ArrayVec<u8, N>,
+        out: &mut impl Sink,
+        values: &mut Values,
     ) -> Result<()> {
         let count = usize::from(self.count) + extra.len();
         if count > MAX_FIELDS {
@@ -193,15 +246,16 @@ impl CanonicalFields {
                 [] => alone.len(),
                 _ => return Err(Error::invalid(DUPLICATE)),
             };
-            put(out, alone.get(copied..upto).unwrap_or_default())?;
+            out.put(alone.get(copied..upto).unwrap_or_default())?;
             copied = upto;
-            put_field(out, *field)?;
+            let value_at = u16::try_from(put_field(out, *field)?).map_err(|_| Error::limit(TOO_LONG))?;
+            values.try_push(value_at).map_err(|_| Error::limit(TOO_MANY))?;
         }
-        put(out, alone.get(copied..).unwrap_or_default())?;
-        let Some(at) = start.checked_sub(1).filter(|at| out.len() <= at + MAX_CONTEXT) else {
+        out.put(alone.get(copied..).unwrap_or_default())?;
+        let Some(at) = start.checked_sub(1).filter(|at| out.as_ref().len() <= at + MAX_CONTEXT) else {
             return Err(Error::limit(TOO_LONG));
         };
-        if let ([.., count], Some(place)) = (count.to_be_bytes(), out.get_mut(at)) {
+        if let ([.., count], Some(place)) = (count.to_be_bytes(), out.as_mut().get_mut(at)) {
             *place = count;
         }
         Ok(())
@@ -241,8 +295,9 @@ mod tests {
     fn merge(scope: &CanonicalFields, extra: &[Field<'_>]) -> Result<Vec<u8>> {
         let mut room = Sorted::new();
         let extra = sorted(extra, &mut room)?;
-        let mut out = ArrayVec::<u8, { 6 + MAX_CONTEXT + 100 }>::new();
-        scope.write_with(extra, &[b"before", &scope.to_bytes()[..]].concat(), &mut out)?;
+        let (mut out, mut values) = (Vec::new(), Values::new());
+        scope.write_with(extra, &[b"before", &scope.to_bytes()[..]].concat(), &mut out, &mut values)?;
+        assert!(values.iter().zip(extra).all(|(at, (_, value))| out[usize::from(*at)..].starts_with(value.as_bytes())));
         Ok(out.strip_prefix(b"before").unwrap().to_vec())
     }
 

@@ -50,20 +50,53 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// `Malformed` if it is too short or holds more than 16 MiB.
+    #[inline]
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
         let (nonce, rest) = bytes.split_first_chunk().ok_or_else(|| Error::malformed(SHORT))?;
         let (ciphertext, tag) = rest.split_last_chunk().ok_or_else(|| Error::malformed(SHORT))?;
-        if ciphertext.len() > MAX_MESSAGE {
-            return Err(Error::malformed("a message envelope holds at most 16 MiB"));
-        }
+        check_sealed_length(ciphertext.len())?;
         Ok(Self { nonce, ciphertext, tag })
     }
+}
+
+/// As [`Body`], to be opened where it stands. Nonce and tag are borrowed, not copied: a copy made in other pieces than it is
+/// read in costs as much as a lock.
+pub(crate) struct BodyMut<'a> {
+    pub(crate) nonce: &'a [u8; NONCE_LEN],
+    pub(crate) ciphertext: &'a mut [u8],
+    pub(crate) tag: &'a [u8; TAG_LEN],
+}
+
+impl<'a> BodyMut<'a> {
+    /// As [`Body::parse`].
+    ///
+    /// # Errors
+    /// As [`Body::parse`].
+    #[inline]
+    pub(crate) fn parse(bytes: &'a mut [u8]) -> Result<Self> {
+        let (nonce, rest) = bytes.split_first_chunk_mut().ok_or_else(|| Error::malformed(SHORT))?;
+        let (ciphertext, tag) = rest.split_last_chunk_mut().ok_or_else(|| Error::malformed(SHORT))?;
+        check_sealed_length(ciphertext.len())?;
+        Ok(Self { nonce, ciphertext, tag })
+    }
+}
+
+#[inline]
+fn check_sealed_length(len: usize) -> Result<()> {
+    if len > MAX_MESSAGE { Err(Error::malformed("a message envelope holds at most 16 MiB")) } else { Ok(()) }
+}
+
+/// Why an envelope that does not start with the key's header is refused: it is none, or it is another key's.
+#[cold]
+pub(crate) fn misnamed(envelope: &[u8]) -> Error {
+    parse(envelope).err().unwrap_or_else(Error::unopenable)
 }
 
 /// The part of a message envelope that is its ciphertext; once it was opened in place, its plaintext.
 ///
 /// # Errors
 /// `Malformed` if it is no envelope.
+#[inline]
 pub(crate) fn opened_part(envelope: &mut [u8]) -> Result<&mut [u8]> {
     let start = envelope.get(2).map_or(0, |region| 3 + usize::from(*region) + KEY_ID_LEN + NONCE_LEN);
     let end = envelope.len().saturating_sub(TAG_LEN);
@@ -101,7 +134,7 @@ mod tests {
         let scope = CanonicalFields::new(&[("a", &"x".repeat(512))]).unwrap();
         let rest = "y".repeat(503);
         let binding = binding(&header, &"t".repeat(64), &scope).unwrap();
-        assert_eq!(binding.with(&scope, &[("b", &rest)], |bytes| Ok::<_, Error>(bytes.len())).unwrap(), MAX_LEN);
+        assert_eq!(binding.with(&scope, &[("b", &rest)], None, |bytes| Ok::<_, Error>(bytes.len())).unwrap(), MAX_LEN);
         assert!(super::binding(&header, &"t".repeat(65), &scope).is_err());
     }
 

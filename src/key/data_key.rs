@@ -3,20 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroize;
-
 use crate::crypto::aead::{Backend, TAG_LEN};
 use crate::crypto::allotment::Budget;
 use crate::crypto::kdf::{self, Purpose};
-use crate::crypto::message::{Hand, MessageCipher, NONCE_LEN, SealFailure};
+use crate::crypto::message::{self as cipher, MessageCipher, NONCE_LEN, SealFailure};
 use crate::crypto::secret::{DataKey, Plaintext, Secret};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::associated_data::Binding;
+use crate::format::associated_data::{Binding, Previous};
 use crate::format::context::Field;
 use crate::format::file;
 use crate::format::header::Header;
-use crate::format::message::{self, Body};
+use crate::format::message::{self, Body, BodyMut};
 use crate::key::file_key::FileKey;
 use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
@@ -32,6 +30,13 @@ pub(crate) struct LoadedKey {
     backend: Backend,
     suite: Suite,
     file_key: Secret<32>,
+}
+
+/// What one thread at a time holds beside a [`LoadedKey`], and beside no other.
+#[derive(Default)]
+pub(crate) struct Hand {
+    cipher: cipher::Hand,
+    previous: Previous,
 }
 
 impl LoadedKey {
@@ -113,34 +118,30 @@ impl LoadedKey {
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
         message::check_length(plaintext.len())?;
-        let header = self.binding.header();
-        out.reserve(header.len() + NONCE_LEN + plaintext.len() + TAG_LEN);
-        out.extend_from_slice(header);
-        let nonce_at = out.len();
-        out.extend_from_slice(&[0; NONCE_LEN]);
-        out.extend_from_slice(plaintext);
-        out.extend_from_slice(&[0; TAG_LEN]);
-        let parts = out.get_mut(nonce_at..).and_then(|tail| {
-            let (nonce, tail) = tail.split_first_chunk_mut()?;
-            let (text, tag) = tail.split_last_chunk_mut()?;
-            Some((nonce, text, tag))
+        let (header, start) = (self.binding.header(), out.len());
+        // Cleared rather than copied to: the cipher reads the plaintext where it is, so `out` never holds any.
+        out.resize(start + header.len() + NONCE_LEN + plaintext.len() + TAG_LEN, 0);
+        let parts = out.get_mut(start..).and_then(|envelope| {
+            let (front, envelope) = envelope.split_at_mut_checked(header.len())?;
+            let (nonce, envelope) = envelope.split_first_chunk_mut()?;
+            let (text, tag) = envelope.split_last_chunk_mut()?;
+            Some((front, nonce, text, tag))
         });
-        let (nonce, text, tag) = parts.ok_or_else(Error::unopenable)?; // they were just appended
-        let sealed = self.with_associated_data(context, |aad| self.cipher.seal(hand, now, aad, nonce, text, tag));
-        if sealed.is_err() {
-            // `out` is cut to its old length, not wiped: no plaintext may stay behind that.
-            text.zeroize();
-        }
-        sealed
+        let (front, nonce, text, tag) = parts.ok_or_else(Error::unopenable)?; // they were just appended
+        front.copy_from_slice(header);
+        let Hand { cipher: hand, previous } = hand;
+        let seal = |aad: &[u8]| self.cipher.seal(hand, now, aad, nonce, plaintext, text, tag);
+        self.with_associated_data(context, Some(previous), seal)
     }
 
     #[inline]
     fn with_associated_data<R, E: From<Error>>(
         &self,
         context: &[Field<'_>],
+        previous: Option<&mut Previous>,
         work: impl FnOnce(&[u8]) -> Result<R, E>,
     ) -> Result<R, E> {
-        self.binding.with(self.scope.canonical(), context, work)
+        self.binding.with(self.scope.canonical(), context, previous, work)
     }
 
     /// Seals under a nonce of the caller's: for vectors only.
@@ -154,20 +155,16 @@ impl LoadedKey {
         message::check_length(plaintext.len())?;
         let mut text = plaintext.to_vec();
         let seal = |aad: &[u8]| self.cipher.seal_with_nonce(nonce, aad, &mut text).map_err(|_| Error::unopenable());
-        let tag = self.with_associated_data(context, seal)?;
+        let tag = self.with_associated_data(context, None, seal)?;
         Ok([self.binding.header(), nonce, &text, &tag].concat())
     }
 
-    /// Whether `envelope` starts with this key's header, and so names this key.
-    pub(crate) fn is_named_by(&self, envelope: &[u8]) -> bool {
-        envelope.starts_with(self.binding.header())
-    }
-
-    /// Opens an envelope into `text`, which is empty. A `hand` has served no other key.
+    /// Opens an envelope into `text`, which is empty. `None` if it does not start with this key's header: suite, region and key
+    /// id must be this key's; there is one candidate key and one suite, and no fallback. A `hand` has served no other key.
     ///
     /// # Errors
-    /// `Malformed` if it is none; `Unopenable`, whatever the reason; `InvalidArgument` or `Limit` for a context that could
-    /// not have been sealed.
+    /// `Malformed` if it is too short; `Unopenable`, whatever the reason; `InvalidArgument` or `Limit` for a context that
+    /// could not have been sealed.
     #[inline]
     pub(crate) fn open(
         &self,
@@ -175,14 +172,16 @@ impl LoadedKey {
         envelope: &[u8],
         context: &[Field<'_>],
         text: &mut Plaintext,
-    ) -> Result<()> {
-        let body = self.body(envelope)?;
-        text.append(body.ciphertext);
-        self.decrypt(hand, body.nonce, body.tag, context, text.bytes_mut())
+    ) -> Option<Result<()>> {
+        let body = envelope.strip_prefix(self.binding.header())?;
+        Some(Body::parse(body).and_then(|body| {
+            text.append(body.ciphertext);
+            self.decrypt(hand, body.nonce, context, text.bytes_mut(), body.tag)
+        }))
     }
 
     /// Opens an envelope where it stands: [`message::opened_part`] of it then is the plaintext. When it refuses after parsing,
-    /// the ciphertext part of the buffer is overwritten. A `hand` has served no other key.
+    /// the ciphertext part of the buffer is overwritten. `None`, and `hand`, as for [`Self::open`].
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -192,25 +191,13 @@ impl LoadedKey {
         hand: Option<&mut Hand>,
         envelope: &mut [u8],
         context: &[Field<'_>],
-    ) -> Result<()> {
-        let start = self.binding.header().len() + NONCE_LEN;
-        let len = self.body(envelope)?.ciphertext.len();
-        // Nonce and tag are read where they stand: copies in other pieces than these are loaded in cost as much as a lock.
-        let parts = envelope.split_at_mut_checked(start).and_then(|(front, rest)| {
-            let (text, tag) = rest.split_at_mut_checked(len)?;
-            Some((front.last_chunk()?, text, tag.first_chunk()?))
-        });
-        let (nonce, text, tag) = parts.ok_or_else(Error::unopenable)?;
-        self.decrypt(hand, nonce, tag, context, text)
-    }
-
-    /// What stands behind this key's header. Suite, region and key id must be this key's: there is one candidate key and
-    /// one suite, and no fallback. An envelope that starts with the header is not parsed once more.
-    fn body<'a>(&self, envelope: &'a [u8]) -> Result<Body<'a>> {
-        match envelope.strip_prefix(self.binding.header()) {
-            Some(body) => Body::parse(body),
-            None => message::parse(envelope).and_then(|_| Err(Error::unopenable())),
+    ) -> Option<Result<()>> {
+        let header = self.binding.header();
+        let (front, body) = envelope.split_at_mut_checked(header.len())?;
+        if front != header {
+            return None;
         }
+        Some(BodyMut::parse(body).and_then(|body| self.decrypt(hand, body.nonce, context, body.ciphertext, body.tag)))
     }
 
     #[inline]
@@ -218,11 +205,12 @@ impl LoadedKey {
         &self,
         hand: Option<&mut Hand>,
         nonce: &[u8; NONCE_LEN],
-        tag: &[u8; TAG_LEN],
         context: &[Field<'_>],
         in_out: &mut [u8],
+        tag: &[u8; TAG_LEN],
     ) -> Result<()> {
-        self.with_associated_data(context, |aad| {
+        let (hand, previous) = hand.map(|hand| (&mut hand.cipher, &mut hand.previous)).unzip();
+        self.with_associated_data(context, previous, |aad| {
             self.cipher.open(hand, nonce, aad, in_out, tag).map_err(|_| Error::unopenable())
         })
     }
@@ -290,7 +278,8 @@ mod tests {
     fn open(key: &LoadedKey, bytes: &[u8], context: &[Field<'_>]) -> Result<Plaintext> {
         let open = |hand: Option<&mut Hand>| {
             let mut text = Plaintext::empty();
-            key.open(hand, bytes, context, &mut text).map(|()| text)
+            let opened = key.open(hand, bytes, context, &mut text).unwrap_or_else(|| Err(message::misnamed(bytes)));
+            opened.map(|()| text)
         };
         let opened = open(None);
         // All ways of opening agree, always.
@@ -299,7 +288,7 @@ mod tests {
         for _ in 0..3 {
             let mut copy = bytes.to_vec();
             let in_place = key.open_in_place(Some(&mut hand), &mut copy, context);
-            let in_place = in_place.and_then(|()| message::opened_part(&mut copy)).map(|text| text.to_vec());
+            let in_place = in_place.unwrap_or_else(|| Err(message::misnamed(bytes))).and_then(|()| message::opened_part(&mut copy)).map(|text| text.to_vec());
             assert_eq!(text(&opened), in_place.ok());
             assert_eq!(text(&opened), text(&open(Some(&mut hand))));
         }

@@ -41,7 +41,7 @@ impl FileKey<'_> {
 
     /// The context input of chunked encryption.
     fn bound_to(&self, context: &[Field<'_>]) -> Result<Vec<u8>> {
-        self.binding.with(self.scope.canonical(), context, |bytes| Ok(bytes.to_vec()))
+        self.binding.with(self.scope.canonical(), context, None, |bytes| Ok(bytes.to_vec()))
     }
 
     fn headed(&self, key: SealKey) -> Result<(FileHead, Encryptor)> {

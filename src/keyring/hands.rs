@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::crypto::message::{Hand, SealFailure};
+use crate::crypto::message::SealFailure;
 use crate::crypto::secret::Plaintext;
 use crate::error::Result;
 use crate::format::context::Field;
+use crate::key::data_key::Hand;
 use crate::keyring::cache::CachedKey;
 use crate::sync::{Locked, TryLock, waited_for};
 
@@ -54,13 +55,13 @@ impl Held {
 
     /// As [`LoadedKey::open`](crate::key::data_key::LoadedKey::open).
     #[inline]
-    pub(crate) fn open(&mut self, envelope: &[u8], context: &[Field<'_>], text: &mut Plaintext) -> Result<()> {
+    pub(crate) fn open(&mut self, envelope: &[u8], context: &[Field<'_>], text: &mut Plaintext) -> Option<Result<()>> {
         self.key.key.open(Some(&mut self.hand), envelope, context, text)
     }
 
     /// As [`LoadedKey::open_in_place`](crate::key::data_key::LoadedKey::open_in_place).
     #[inline]
-    pub(crate) fn open_in_place(&mut self, envelope: &mut [u8], context: &[Field<'_>]) -> Result<()> {
+    pub(crate) fn open_in_place(&mut self, envelope: &mut [u8], context: &[Field<'_>]) -> Option<Result<()>> {
         self.key.key.open_in_place(Some(&mut self.hand), envelope, context)
     }
 }
@@ -89,14 +90,22 @@ impl Hands {
         current: impl FnOnce() -> Option<Arc<CachedKey>>,
         work: impl FnOnce(&mut Held) -> R,
     ) -> Option<R> {
+        // One call of `work`, so that it becomes a part of this.
+        let (mut place, mut own);
         let taken = if len <= LONGEST { self.take() } else { None };
-        let Some(mut place) = taken else {
-            return Some(work(&mut Held::new(current()?)));
-        };
-        // `current` is asked in the place: who empties the slot does so before it empties the places.
-        let held = match &mut *place {
-            Some(held) => held,
-            empty => empty.insert(Held::new(current()?)),
+        let held = match taken {
+            Some(taken) => {
+                place = taken;
+                // `current` is asked in the place: who empties the slot does so before it empties the places.
+                match &mut *place {
+                    Some(held) => held,
+                    empty => empty.insert(Held::new(current()?)),
+                }
+            }
+            None => {
+                own = Held::new(current()?);
+                &mut own
+            }
         };
         Some(work(held))
     }
@@ -110,28 +119,33 @@ impl Hands {
 
     #[inline]
     fn take(&self) -> Option<Locked<'_, Option<Held>>> {
-        self.place(number()).try_lock().or_else(|| self.take_another())
+        match self.more.get() {
+            None => late(&self.first),
+            Some(more) => place(more, number()),
+        }
+        .or_else(|| self.take_another())
     }
 
     /// Another place than the one of this thread's number, which is taken: under another number, under which the thread stays.
     #[cold]
     fn take_another(&self) -> Option<Locked<'_, Option<Held>>> {
-        let places = self.more.get_or_init(|| (0..enough()).map(|_| LatePlace::new()).collect()).len();
-        (0..places).find_map(|_| {
+        let more = self.more.get_or_init(|| (0..enough()).map(|_| LatePlace::new()).collect());
+        (0..more.len()).find_map(|_| {
             renumber();
-            self.place(number()).try_lock()
+            place(more, number())
         })
     }
+}
 
-    #[inline]
-    fn place(&self, number: usize) -> &TryLock<Option<Held>> {
-        let late = match self.more.get() {
-            None => &self.first,
-            // As many as a power of two.
-            Some(more) => more.get(number & more.len().saturating_sub(1)).unwrap_or(&self.first),
-        };
-        &late.get_or_init(|| Box::new(Place(TryLock::new(None)))).0
-    }
+#[inline]
+fn late(place: &LatePlace) -> Option<Locked<'_, Option<Held>>> {
+    place.get_or_init(|| Box::new(Place(TryLock::new(None)))).0.try_lock()
+}
+
+#[inline]
+fn place(more: &[LatePlace], number: usize) -> Option<Locked<'_, Option<Held>>> {
+    // There are as many as a power of two.
+    more.get(number & more.len().wrapping_sub(1)).and_then(late)
 }
 
 thread_local! {

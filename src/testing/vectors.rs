@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::crypto::aead::Backend;
 use crate::crypto::allotment::{Budget, MAX_MESSAGES};
-use crate::crypto::message::{Hand, NONCE_LEN};
+use crate::crypto::message::NONCE_LEN;
 use crate::crypto::secret::{DataKey, Plaintext};
 use crate::crypto::suite::Suite;
 use crate::error::Result;
@@ -12,7 +12,7 @@ use crate::file::opener::FileOpener;
 use crate::format::context::{CanonicalFields, Field};
 use crate::format::file::FileHead;
 use crate::format::message;
-use crate::key::data_key::LoadedKey;
+use crate::key::data_key::{Hand, LoadedKey};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::record::KeyRecord;
 use crate::key::region::Region;
@@ -61,8 +61,10 @@ impl BareKey {
     /// `Malformed` or `Unopenable`; `InvalidArgument` or `Limit` for a context that could not have been sealed.
     pub fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Vec<u8>> {
         let (mut text, mut copy) = (Plaintext::empty(), envelope.to_vec());
-        let opened = self.0.open(None, envelope, context, &mut text).map(|()| text.into_unwiped());
-        let in_place = self.0.open_in_place(Some(&mut Hand::default()), &mut copy, context);
+        let misnamed = || Err(message::misnamed(envelope));
+        let opened = self.0.open(None, envelope, context, &mut text).unwrap_or_else(misnamed);
+        let opened = opened.map(|()| text.into_unwiped());
+        let in_place = self.0.open_in_place(Some(&mut Hand::default()), &mut copy, context).unwrap_or_else(misnamed);
         let in_place = in_place.and_then(|()| message::opened_part(&mut copy));
         assert_eq!(opened.as_deref().ok(), in_place.as_deref().ok(), "open and open_in_place differ");
         opened
