@@ -241,9 +241,6 @@ impl From<Refused> for SealFailure {
     }
 }
 
-#[cfg(all(test, shuttle))]
-mod interleavings;
-
 #[cfg(test)]
 mod tests {
     use super::*;

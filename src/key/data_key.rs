@@ -73,6 +73,12 @@ impl LoadedKey {
         &self.scope
     }
 
+    /// Bytes of the header that its envelopes start with.
+    #[cfg(test)]
+    pub(crate) fn header_len(&self) -> usize {
+        self.binding.header().len()
+    }
+
     /// Whether its budget of messages is drawn to the end.
     pub(crate) fn is_spent(&self) -> bool {
         self.cipher.is_spent()

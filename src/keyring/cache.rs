@@ -399,7 +399,7 @@ impl Book {
 mod interleavings;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::crypto::secret::DataKey;
     use crate::crypto::suite::Suite;
@@ -408,17 +408,26 @@ mod tests {
     use crate::key::region::Region;
     use crate::key::state::KeyState;
 
-    pub(super) const TTL: Duration = Duration::from_secs(300);
+    pub(in crate::keyring) const TTL: Duration = Duration::from_secs(300);
 
-    pub(super) fn tenant(name: &str) -> TenantId {
+    pub(in crate::keyring) fn tenant(name: &str) -> TenantId {
         TenantId::new(name).unwrap()
     }
 
-    pub(super) fn scope(channel: u8) -> Scope {
+    pub(in crate::keyring) fn scope(channel: u8) -> Scope {
         Scope::new(&[("channel", &channel.to_string())]).unwrap()
     }
 
-    pub(super) fn key(of: &str, channel: u8, loaded: Duration) -> Arc<CachedKey> {
+    pub(in crate::keyring) fn key(of: &str, channel: u8, loaded: Duration) -> Arc<CachedKey> {
+        key_drawing_from(&Arc::new(Budget::new(100)), of, channel, loaded)
+    }
+
+    pub(in crate::keyring) fn key_drawing_from(
+        budget: &Arc<Budget>,
+        of: &str,
+        channel: u8,
+        loaded: Duration,
+    ) -> Arc<CachedKey> {
         let mut bytes = [channel; 32];
         bytes[0] = !channel;
         bytes[1..=of.len()].copy_from_slice(of.as_bytes());
@@ -439,7 +448,7 @@ mod tests {
             created_at: 0,
             revision: 1,
         };
-        let loaded_key = LoadedKey::verified(&data_key, &record, Arc::new(Budget::new(100))).unwrap();
+        let loaded_key = LoadedKey::verified(&data_key, &record, Arc::clone(budget)).unwrap();
         Arc::new(CachedKey::new(record.tenant, None, kek.into(), loaded_key, loaded, TTL, Duration::MAX))
     }
 

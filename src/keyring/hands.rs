@@ -175,3 +175,111 @@ fn enough() -> usize {
     let twice = || 2 * std::thread::available_parallelism().map_or(1, usize::from);
     *ENOUGH.get_or_init(|| twice().next_power_of_two().min(MOST))
 }
+
+#[cfg(all(test, shuttle))]
+mod interleavings;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyring::cache::tests::key;
+    use std::collections::HashSet;
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    /// The prefix of the writer by which a message is sealed.
+    fn prefix(held: &mut Held) -> [u8; 12] {
+        let (mut out, header) = (Vec::new(), held.key().key.header_len());
+        assert!(held.seal_into(NOW, &[("message", "M1")], b"hello", &mut out).is_ok());
+        let mut text = Plaintext::empty();
+        assert!(held.open(&out, &[("message", "M1")], &mut text).unwrap().is_ok());
+        assert_eq!(&*text, b"hello");
+        out[header..header + 12].try_into().unwrap()
+    }
+
+    /// Where a thread works is its own while it works.
+    #[test]
+    fn threads_that_are_at_work_at_once_have_each_a_hand() {
+        let (hands, key) = (Hands::default(), key("acme", 1, Duration::ZERO));
+        for threads in [1, 2, 3, enough() + 3] {
+            let all_in = Barrier::new(threads);
+            let work = || {
+                hands.with(5, || Some(Arc::clone(&key)), |held| {
+                    let prefix = prefix(held);
+                    all_in.wait();
+                    prefix
+                })
+            };
+            let prefixes: HashSet<_> = std::thread::scope(|s| {
+                let working: Vec<_> = (0..threads).map(|_| s.spawn(work)).collect();
+                working.into_iter().map(|working| working.join().unwrap().unwrap()).collect()
+            });
+            assert_eq!(prefixes.len(), threads, "a writer of two threads");
+            assert_eq!(hands.more.get().is_some(), threads > 1, "places are made when they are needed");
+        }
+        hands.empty();
+        assert_eq!(Arc::strong_count(&key), 1, "somebody still holds the key");
+    }
+
+    #[test]
+    fn a_thread_finds_what_it_left_until_that_is_taken_from_it() {
+        let (hands, old, new) = (Hands::default(), key("acme", 1, Duration::ZERO), key("acme", 2, Duration::ZERO));
+        let with = |current: &Arc<CachedKey>, len| {
+            let work = |held: &mut Held| (prefix(held), *held.key().key.key_id());
+            hands.with(len, || Some(Arc::clone(current)), work).unwrap()
+        };
+        let first = with(&old, 5);
+        assert_eq!(with(&new, LONGEST), first, "it asks only where nothing is held");
+        assert_ne!(with(&old, LONGEST + 1).0, first.0, "who waits for a place does not wait for long");
+        hands.empty();
+        let second = with(&new, 5);
+        assert!(second.0 != first.0 && second.1 == *new.key.key_id());
+        assert_eq!(with(&old, 5), second);
+        hands.empty();
+        assert!(hands.with(5, || None, |_| ()).is_none());
+        assert!(hands.with(LONGEST + 1, || None, |_| ()).is_none());
+        assert_eq!((Arc::strong_count(&old), Arc::strong_count(&new)), (1, 1));
+    }
+
+    #[test]
+    fn a_thread_that_finds_its_place_taken_stays_where_it_went() {
+        let hands = Hands::default();
+        let places = |hands: &Hands| hands.more.get().map_or(0, |more| more.iter().filter(|late| late.get().is_some()).count());
+        let first = hands.take().unwrap();
+        let number_before = number();
+        drop(hands.take().unwrap());
+        assert_ne!(number(), number_before);
+        for _ in 0..10 {
+            drop(hands.take().unwrap());
+        }
+        assert_eq!(places(&hands), 1);
+        drop(first);
+        assert!(enough().is_power_of_two() && (2..=MOST).contains(&enough()));
+    }
+
+    #[test]
+    fn emptying_waits_for_who_is_at_work() {
+        let (hands, key) = (Hands::default(), key("acme", 1, Duration::ZERO));
+        let (at_work, emptying, done) = (Barrier::new(2), Barrier::new(2), AtomicBool::new(false));
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let current = || Some(Arc::clone(&key));
+                hands.with(5, current, |held| {
+                    at_work.wait();
+                    emptying.wait();
+                    for _ in 0..50 {
+                        prefix(held);
+                    }
+                    done.store(true, Ordering::SeqCst);
+                });
+            });
+            at_work.wait();
+            emptying.wait();
+            hands.empty();
+            assert!(done.load(Ordering::SeqCst), "the key was taken from under somebody's hands");
+            assert_eq!(Arc::strong_count(&key), 1);
+        });
+    }
+}
