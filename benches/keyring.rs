@@ -147,8 +147,33 @@ fn opening(hot: HotScope, sealed: Arc<Vec<Vec<u8>>>, among: usize) -> impl FnMut
     })
 }
 
+/// What a lookup is compared with: so many bare keys in a row, each with a sealed text, all of which take their place in the
+/// processor's caches too.
+fn opening_bare(among: usize) -> impl FnMut(u64) -> Duration {
+    let nonce = || Nonce::assume_unique_for_key([9; 12]);
+    let sealed: Vec<_> = (0..among)
+        .map(|_| {
+            let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).unwrap());
+            let mut text = PLAINTEXT.to_vec();
+            key.seal_in_place_append_tag(nonce(), Aad::empty(), &mut text).unwrap();
+            (key, text)
+        })
+        .collect();
+    let mut at = 0;
+    timed(move || {
+        at = (at + 7_919) % among;
+        let (key, sealed) = &sealed[at];
+        let mut text = sealed.clone();
+        key.open_in_place(nonce(), Aad::empty(), &mut text).unwrap();
+        text
+    })
+}
+
 fn finding(runtime: &Runtime) -> (Contest, Bytes) {
     let mut contest = Contest::new("keyring, open 256 B by key id");
+    let few_bare = "bare cipher, 100 keys (control)";
+    contest.enter(few_bare, few_bare, opening_bare(100));
+    contest.enter("bare cipher, 100 000 keys (control)", few_bare, opening_bare(many()));
     let few = "100 keys cached";
     let (room, sealed, _) = with_keys(runtime, 101);
     let hot = runtime.block_on(async { scope(&room).await.hot().await }).unwrap();

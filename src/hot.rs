@@ -77,7 +77,8 @@ impl HotScope {
     /// `NotLoaded` if there is none; else as [`ScopeHandle::seal`]'s for messages.
     pub fn seal(&self, context: &[Field<'_>], plaintext: &[u8]) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(self.scope.sealed_len(plaintext.len()));
-        self.seal_into(context, plaintext, &mut out)?;
+        let sealed = in_hand(self.scope.seal_in_hand(context, plaintext, &mut out));
+        sealed.map_err(|e| self.scope.explain(e, "seal"))?;
         Ok(out)
     }
 

@@ -55,12 +55,9 @@ impl TenantHandle {
         let scope = Scope::new(fields.as_ref())
             .and_then(|scope| self.row.policy.check_scope(&scope).map(|()| scope))
             .map_err(|e| e.with_operation("scope").with_tenant(self.row.tenant.as_str()))?;
-        Ok(ScopeHandle {
-            slot: Arc::new(self.keyring.slot(&self.row.tenant, &scope)),
-            keyring: Arc::clone(&self.keyring),
-            row: Arc::clone(&self.row),
-            scope,
-        })
+        let slot = self.keyring.slot(&self.row.tenant, &scope);
+        let (_, scope) = slot.at().clone();
+        Ok(ScopeHandle { slot: Arc::new(slot), keyring: Arc::clone(&self.keyring), row: Arc::clone(&self.row), scope })
     }
 }
 

@@ -171,8 +171,12 @@ impl MessageCipher {
         match &self.construction {
             Construction::Xaes(xaes) => {
                 let (prefix, rest) = xaes::split(nonce)?;
-                let recent = hand.map(|hand| &mut hand.recent);
-                let by_kept = self.readers.with(recent, prefix, |key| key.open(rest, aad, in_out, tag));
+                let by_kept = match hand {
+                    Some(hand) => {
+                        self.readers.with_recent(&mut hand.recent, prefix, |key| key.open(rest, aad, in_out, tag))
+                    }
+                    None => self.readers.with(prefix, |key| key.open(rest, aad, in_out, tag)),
+                };
                 by_kept.unwrap_or_else(|| self.open_by_new(xaes, nonce, aad, in_out, tag))
             }
             Construction::XChaCha { backend, key } => {

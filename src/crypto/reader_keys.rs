@@ -10,8 +10,8 @@ use arrayvec::ArrayVec;
 
 use crate::crypto::aead::AeadKey;
 use crate::crypto::xaes::PREFIX_LEN;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::ArcSwapOption;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// How many derived AES keys a data key keeps at most.
 const KEPT: usize = 4;
@@ -55,25 +55,30 @@ impl ReaderKeys {
 
     /// Runs `work` on the kept key of `prefix`, if there is one. Looks among the `recent` ones first, and puts it there.
     #[inline]
-    pub(crate) fn with<R>(
+    pub(crate) fn with_recent<R>(
         &self,
-        recent: Option<&mut Recent>,
+        recent: &mut Recent,
         prefix: &[u8; PREFIX_LEN],
         work: impl FnOnce(&AeadKey) -> R,
     ) -> Option<R> {
-        let Some(Recent(recent)) = recent else {
-            return self.with_shared(prefix, |kept| work(&kept.key));
-        };
-        if let Some(kept) = recent.iter().find(|kept| kept.prefix == *prefix) {
-            return Some(work(&kept.key));
-        }
-        self.with_shared(prefix, |kept| {
+        let Recent(recent) = recent;
+        let found = recent.iter().position(|kept| kept.prefix == *prefix);
+        let at = if let Some(found) = found {
+            found
+        } else {
+            let kept = self.with_shared(prefix, Arc::clone)?;
             if recent.is_full() {
                 recent.remove(0);
             }
-            recent.push(Arc::clone(kept));
-            work(&kept.key)
-        })
+            recent.push(kept);
+            recent.len() - 1
+        };
+        recent.get(at).map(|kept| work(&kept.key))
+    }
+
+    /// Runs `work` on the kept key of `prefix`, if there is one.
+    pub(crate) fn with<R>(&self, prefix: &[u8; PREFIX_LEN], work: impl FnOnce(&AeadKey) -> R) -> Option<R> {
+        self.with_shared(prefix, |kept| work(&kept.key))
     }
 
     fn with_shared<R>(&self, prefix: &[u8; PREFIX_LEN], work: impl FnOnce(&Arc<ReaderKey>) -> R) -> Option<R> {
@@ -117,7 +122,7 @@ mod tests {
     }
 
     fn has(keys: &ReaderKeys, prefix: &[u8; PREFIX_LEN]) -> bool {
-        keys.with(None, prefix, |_| ()).is_some()
+        keys.with(prefix, |_| ()).is_some()
     }
 
     #[test]
@@ -148,19 +153,21 @@ mod tests {
             keys.keep(prefix(i), key());
             keys.keep(prefix(i), key());
         };
-        assert!(keys.with(Some(&mut recent), &prefix(1), |_| ()).is_none());
+        assert!(keys.with_recent(&mut recent, &prefix(1), |_| ()).is_none());
         for i in 1..=4 {
             keep(i);
-            assert!(keys.with(Some(&mut recent), &prefix(i), |_| ()).is_some());
+            assert!(keys.with_recent(&mut recent, &prefix(i), |_| ()).is_some());
         }
         for i in 5..=8 {
             keep(i);
         }
         // The shared ones have made room for others; the thread has still what it had, in the order of first use.
-        assert!((1..=4).all(|i| !has(&keys, &prefix(i)) && keys.with(Some(&mut recent), &prefix(i), |_| ()).is_some()));
-        assert!(keys.with(Some(&mut recent), &prefix(5), |_| ()).is_some());
-        assert!(keys.with(Some(&mut recent), &prefix(1), |_| ()).is_none());
-        assert!((2..=5).all(|i| keys.with(Some(&mut recent), &prefix(i), |_| ()).is_some()));
+        assert!(
+            (1..=4).all(|i| !has(&keys, &prefix(i)) && keys.with_recent(&mut recent, &prefix(i), |_| ()).is_some())
+        );
+        assert!(keys.with_recent(&mut recent, &prefix(5), |_| ()).is_some());
+        assert!(keys.with_recent(&mut recent, &prefix(1), |_| ()).is_none());
+        assert!((2..=5).all(|i| keys.with_recent(&mut recent, &prefix(i), |_| ()).is_some()));
         assert_eq!(recent.0.len(), KEPT);
     }
 
@@ -178,8 +185,8 @@ mod tests {
             keys.keep(prefix(i), of(i));
         }
         for i in [1, 2, 3, 2, 1] {
-            assert_eq!(keys.with(None, &prefix(i), seal), Some(seal(&of(i))));
-            assert_eq!(keys.with(Some(&mut recent), &prefix(i), seal), Some(seal(&of(i))));
+            assert_eq!(keys.with(&prefix(i), seal), Some(seal(&of(i))));
+            assert_eq!(keys.with_recent(&mut recent, &prefix(i), seal), Some(seal(&of(i))));
         }
     }
 }

@@ -50,12 +50,10 @@ impl XaesKey {
 
     fn derive_here(&self, prefix: &[u8; PREFIX_LEN]) -> Result<AeadKey, Refused> {
         // 3. M1 = 0x00 || 0x01 || 'X' || 0x00 || N[:12]    4. M2 = 0x00 || 0x02 || 'X' || 0x00 || N[:12]
-        // As numbers: bytes that are written in pieces and read whole keep the processor waiting.
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = *prefix;
-        let masked = |counter| {
-            let m = u128::from_le_bytes([0, counter, b'X', 0, a, b, c, d, e, f, g, h, i, j, k, l]);
-            (m ^ u128::from_le_bytes(*self.k1.expose())).to_le_bytes()
-        };
+        let mut block = [0; 16];
+        block[4..].copy_from_slice(prefix);
+        let (k1, prefix) = (u128::from_le_bytes(*self.k1.expose()), u128::from_le_bytes(block));
+        let masked = |counter| (k1 ^ prefix ^ u128::from(u32::from_le_bytes([0, counter, b'X', 0]))).to_le_bytes();
         let mut blocks = [masked(1), masked(2)];
         // 5. Kx = AES-256(K, M1 xor K1) || AES-256(K, M2 xor K1)
         self.block.encrypt_two(&mut blocks);

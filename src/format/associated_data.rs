@@ -110,8 +110,17 @@ pub(crate) struct Previous {
 mod tests {
     use super::*;
 
+    fn written_after(
+        previous: Option<&mut Previous>,
+        binding: &Binding,
+        scope: &CanonicalFields,
+        context: &[Field<'_>],
+    ) -> Result<Vec<u8>> {
+        binding.with(scope, context, previous, |bytes| Ok(bytes.to_vec()))
+    }
+
     fn written(binding: &Binding, scope: &CanonicalFields, context: &[Field<'_>]) -> Vec<u8> {
-        binding.with(scope, context, None, |bytes| Ok::<_, Error>(bytes.to_vec())).unwrap()
+        written_after(None, binding, scope, context).unwrap()
     }
 
     #[test]
@@ -158,5 +167,67 @@ mod tests {
         assert_eq!(written(&binding, &scope, &[("b", &long[..503])]).len(), MAX_LEN);
         let tenant = "t".repeat(usize::from(MAX_TENANT) + 1);
         assert_eq!(Binding::new(b"", &header, &tenant, &scope).err().map(|e| e.kind()), Some(crate::ErrorKind::Limit));
+    }
+
+    fn channel() -> (Binding, CanonicalFields) {
+        let scope = CanonicalFields::new(&[("channel", "C9"), ("workspace", "W1")]).unwrap();
+        (Binding::new(b"label", b"HEADER", "acme", &scope).unwrap(), scope)
+    }
+
+    /// The same after any other message, be it sealed or refused: with fields of the same names and lengths, in part, in
+    /// another order, with names and values whose lengths are swapped.
+    #[test]
+    fn what_came_before_changes_nothing() {
+        let ((binding, scope), long) = (channel(), "v".repeat(513));
+        let contexts: [&[Field<'_>]; 18] = [
+            &[],
+            &[("message", "M77")],
+            &[("message", "M78")],
+            &[("massage", "M78")],
+            &[("message", "M7")],
+            &[("message", "")],
+            &[("messag", "eM78")],
+            &[("a", "1"), ("message", "M77")],
+            &[("a", "2"), ("message", "M78")],
+            &[("a", "2"), ("message", "M7")],
+            &[("message", "M77"), ("a", "1")],
+            &[("a", "2"), ("b", "M78")],
+            &[("a", "2"), ("b", "M78"), ("z", "26")],
+            &[("z", "26")],
+            &[("channel", "C9")],
+            &[("a", "1"), ("a", "1")],
+            &[("", "nameless")],
+            &[("message", &long)],
+        ];
+        for before in contexts {
+            for after in contexts {
+                let mut previous = Previous::default();
+                let _ = written_after(Some(&mut previous), &binding, &scope, before);
+                for _ in 0..2 {
+                    let alone = written_after(None, &binding, &scope, after).map_err(|e| e.kind());
+                    let then = written_after(Some(&mut previous), &binding, &scope, after).map_err(|e| e.kind());
+                    assert_eq!(then, alone, "{after:?} after {before:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_fields_named_before_only_the_values_are_written() {
+        let (binding, scope) = channel();
+        let mut previous = Previous::default();
+        let mut write = |context: &[Field<'_>]| {
+            let anew = !write_again(&mut previous.bytes, &previous.values, context);
+            written_after(Some(&mut previous), &binding, &scope, context).unwrap();
+            anew
+        };
+        assert!(write(&[("message", "M77")]));
+        assert!(!write(&[("message", "M78")]));
+        assert!(write(&[("message", "M790")]));
+        assert!(write(&[("z", "1"), ("message", "M790")]), "out of order");
+        assert!(write(&[("z", "1"), ("message", "M790")]), "out of order, again");
+        assert!(write(&[("a", "1"), ("message", "M790")]));
+        assert!(!write(&[("a", "2"), ("message", "M791")]));
+        assert!(write(&[("b", "2"), ("message", "M791")]));
     }
 }

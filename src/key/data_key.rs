@@ -294,7 +294,10 @@ mod tests {
         for _ in 0..3 {
             let mut copy = bytes.to_vec();
             let in_place = key.open_in_place(Some(&mut hand), &mut copy, context);
-            let in_place = in_place.unwrap_or_else(|| Err(message::misnamed(bytes))).and_then(|()| message::opened_part(&mut copy)).map(|text| text.to_vec());
+            let in_place = in_place
+                .unwrap_or_else(|| Err(message::misnamed(bytes)))
+                .and_then(|()| message::opened_part(&mut copy))
+                .map(|text| text.to_vec());
             assert_eq!(text(&opened), in_place.ok());
             assert_eq!(text(&opened), text(&open(Some(&mut hand))));
         }

@@ -1,6 +1,7 @@
 //! Scopes: what one data key covers.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::context::{CanonicalFields, Field};
@@ -9,9 +10,9 @@ use crate::format::context::{CanonicalFields, Field};
 pub const MAX_SCOPE: usize = 512;
 
 /// What one data key covers: a few `field=value` pairs such as `workspace=W1`, `channel=C9`, in canonical order. The
-/// period that the policy adds stands beside it.
+/// period that the policy adds stands beside it. Cheap to clone; clones are compared without being read.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Scope(CanonicalFields);
+pub struct Scope(Arc<CanonicalFields>);
 
 impl Scope {
     /// A scope of these fields, in any order.
@@ -42,7 +43,7 @@ impl Scope {
         if fields.to_bytes().len() > MAX_SCOPE {
             return Err(Error::limit("a scope has at most 512 bytes in canonical form"));
         }
-        Ok(Self(fields))
+        Ok(Self(Arc::new(fields)))
     }
 
     /// The canonical bytes (FORMAT.md, "Canonical context").

@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use hashbrown::Equivalent;
-
 use crate::crypto::allotment::Budget;
 use crate::key::data_key::LoadedKey;
 use crate::key::id::{KeyId, TenantId};
@@ -18,7 +16,7 @@ use crate::key::period::PeriodLabel;
 use crate::key::policy::TenantPolicy;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
-use crate::keyring::cow_map::CowMap;
+use crate::keyring::cow_map::{CowMap, Keyed};
 use crate::keyring::hands::{Hands, Held};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard};
@@ -141,6 +139,11 @@ impl SlotRef {
     pub(crate) fn slot(&self) -> &Slot {
         &self.slot
     }
+
+    /// Whose slot it is: clones of the tenant and the scope that all its handles and keys share.
+    pub(crate) fn at(&self) -> &SlotKey {
+        &self.at
+    }
 }
 
 impl Drop for SlotRef {
@@ -155,30 +158,24 @@ impl Drop for SlotRef {
     }
 }
 
-type SlotKey = (TenantId, Scope);
+pub(crate) type SlotKey = (TenantId, Scope);
 
-/// Which cached key: another tenant's key of the same id is another key.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct OpenKey(TenantId, KeyId);
+/// By tenant and id: another tenant's key of the same id is another key.
+impl Keyed for CachedKey {
+    type Key<'a> = (&'a TenantId, &'a KeyId);
 
-#[derive(Hash)]
-struct OpenKeyRef<'a>(&'a TenantId, &'a KeyId);
-
-impl Equivalent<OpenKey> for OpenKeyRef<'_> {
-    fn equivalent(&self, key: &OpenKey) -> bool {
-        *self.0 == key.0 && *self.1 == key.1
+    fn found_by(&self) -> Self::Key<'_> {
+        (&self.tenant, self.key.key_id())
     }
-}
 
-impl CachedKey {
-    fn open_key(&self) -> OpenKey {
-        OpenKey(self.tenant.clone(), *self.key.key_id())
+    fn is_found_by(&self, key: &Self::Key<'_>) -> bool {
+        (*self.key.key_id(), &self.tenant) == (*key.1, key.0)
     }
 }
 
 /// See the module's page.
 pub(crate) struct KeyCache {
-    opening: CowMap<OpenKey, CachedKey>,
+    opening: CowMap<CachedKey>,
     slots: Mutex<HashMap<SlotKey, Arc<Slot>>>,
     book: Mutex<Book>,
     max_keys: usize,
@@ -212,8 +209,11 @@ impl KeyCache {
 
     /// The slot of a scope, shared with all other handles of the scope.
     pub(crate) fn slot(self: &Arc<Self>, tenant: &TenantId, scope: &Scope) -> SlotRef {
-        let at = (tenant.clone(), scope.clone());
-        let slot = Arc::clone(lock(&self.slots).entry(at.clone()).or_default());
+        let mut slots = lock(&self.slots);
+        let entry = slots.entry((tenant.clone(), scope.clone()));
+        let at = entry.key().clone();
+        let slot = Arc::clone(entry.or_default());
+        drop(slots);
         SlotRef { cache: Arc::clone(self), at, slot }
     }
 
@@ -225,8 +225,7 @@ impl KeyCache {
         now: Duration,
         read: impl FnOnce(&Arc<CachedKey>) -> R,
     ) -> Option<R> {
-        let at = OpenKeyRef(tenant, key_id);
-        self.opening.with(&at, |key| (now < key.opens_until).then(|| read(key))).flatten()
+        self.opening.with(&(tenant, key_id), |key| (now < key.opens_until).then(|| read(key))).flatten()
     }
 
     /// Puts a key in, and into its scope's slot if it is `sealing`; makes room if need be. `valid` is asked under the book's
@@ -236,7 +235,7 @@ impl KeyCache {
         if !valid() {
             return false;
         }
-        if let Some(old) = self.opening.with(&key.open_key(), Arc::clone) {
+        if let Some(old) = self.opening.with(&key.found_by(), Arc::clone) {
             // Not `take`: the slot gets the new one in the same breath, and nobody finds it empty.
             book.forget(&old);
             if sealing.is_none() {
@@ -247,7 +246,7 @@ impl KeyCache {
             self.take(&mut book, &victim);
         }
         book.enter(key);
-        self.opening.insert(key.open_key(), Arc::clone(key));
+        self.opening.insert(Arc::clone(key));
         if let Some(slot) = sealing {
             slot.set(Some(Arc::clone(key)));
         }
@@ -323,7 +322,7 @@ impl KeyCache {
     /// Takes one key out of the map, its slot and the book.
     fn take(&self, book: &mut Book, key: &Arc<CachedKey>) {
         book.forget(key);
-        self.opening.remove(&key.open_key());
+        self.opening.remove(&key.found_by());
         let at = (key.tenant.clone(), key.key.scope().clone());
         let mut slots = lock(&self.slots);
         let Some(slot) = slots.get(&at) else {

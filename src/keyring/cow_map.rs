@@ -7,56 +7,69 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-use hashbrown::{Equivalent, HashTable};
+use hashbrown::HashTable;
 
 use crate::sync::ArcSwap;
 
 /// 128 shards: a write among 100 000 keys copies some 800 pointers.
 const SHARDS: usize = 128;
 
-/// Keys and values by the hash that also chose the shard: each lookup hashes once.
-type Table<K, V> = HashTable<(K, Arc<V>)>;
+/// A value that says itself what it is found by.
+pub(crate) trait Keyed {
+    type Key<'a>: Hash
+    where
+        Self: 'a;
 
-pub(crate) struct CowMap<K, V> {
-    hasher: RandomState,
-    shards: Box<[ArcSwap<Table<K, V>>]>,
+    fn found_by(&self) -> Self::Key<'_>;
+
+    /// Whether it is found by `key`.
+    fn is_found_by(&self, key: &Self::Key<'_>) -> bool;
 }
 
-impl<K: Clone + Eq + Hash, V> CowMap<K, V> {
+/// Values by the hash of their keys, which also chose the shard: each lookup hashes once.
+type Table<V> = HashTable<Arc<V>>;
+
+pub(crate) struct CowMap<V> {
+    hasher: RandomState,
+    shards: Box<[ArcSwap<Table<V>>]>,
+}
+
+impl<V: Keyed> CowMap<V> {
     pub(crate) fn new() -> Self {
         Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| ArcSwap::from_pointee(Table::new())).collect() }
     }
 
-    fn shard(&self, hash: u64) -> Option<&ArcSwap<Table<K, V>>> {
+    fn shard(&self, hash: u64) -> Option<&ArcSwap<Table<V>>> {
         // Bits 32 to 38 choose: the table uses the lowest and the highest ones.
         self.shards.get(usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0))
     }
 
-    /// Runs `read` on the value of `key`, which may be a borrowed form of `K`. Clones nothing.
-    pub(crate) fn with<Q: Hash + Equivalent<K>, R>(&self, key: &Q, read: impl FnOnce(&Arc<V>) -> R) -> Option<R> {
+    /// Runs `read` on the value that is found by `key`. Clones nothing.
+    pub(crate) fn with<R>(&self, key: &V::Key<'_>, read: impl FnOnce(&Arc<V>) -> R) -> Option<R> {
         let hash = self.hasher.hash_one(key);
-        self.shard(hash)?.load().find(hash, |(k, _)| key.equivalent(k)).map(|(_, value)| read(value))
+        self.shard(hash)?.load().find(hash, |value| value.is_found_by(key)).map(read)
     }
 
-    /// Only one thread may write at a time: the cache's book is locked around it.
-    pub(crate) fn insert(&self, key: K, value: Arc<V>) {
-        let hash = self.hasher.hash_one(&key);
+    /// Puts `value` in, in the place of one with the same key. Only one thread may write at a time: the cache's book is locked
+    /// around it.
+    pub(crate) fn insert(&self, value: Arc<V>) {
+        let hash = self.hasher.hash_one(value.found_by());
         if let Some(shard) = self.shard(hash) {
             let mut table = Table::clone(&shard.load());
-            match table.find_mut(hash, |(k, _)| *k == key) {
-                Some(entry) => entry.1 = value,
-                None => drop(table.insert_unique(hash, (key, value), |(k, _)| self.hasher.hash_one(k))),
+            match table.find_mut(hash, |other| other.is_found_by(&value.found_by())) {
+                Some(entry) => *entry = value,
+                None => drop(table.insert_unique(hash, value, |value| self.hasher.hash_one(value.found_by()))),
             }
             shard.store(Arc::new(table));
         }
     }
 
     /// As [`Self::insert`].
-    pub(crate) fn remove(&self, key: &K) -> Option<Arc<V>> {
+    pub(crate) fn remove(&self, key: &V::Key<'_>) -> Option<Arc<V>> {
         let hash = self.hasher.hash_one(key);
         let shard = self.shard(hash)?;
         let mut table = Table::clone(&shard.load());
-        let ((_, removed), _) = table.find_entry(hash, |(k, _)| k == key).ok()?.remove();
+        let (removed, _) = table.find_entry(hash, |value| value.is_found_by(key)).ok()?.remove();
         shard.store(Arc::new(table));
         Some(removed)
     }
@@ -67,11 +80,27 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    struct Counted<'a>(&'a AtomicUsize);
+    /// A value, and a counter of those that were dropped.
+    struct Counted<'c>(u32, u32, &'c AtomicUsize);
+
+    impl Keyed for Counted<'_> {
+        type Key<'a>
+            = u32
+        where
+            Self: 'a;
+
+        fn found_by(&self) -> u32 {
+            self.0
+        }
+
+        fn is_found_by(&self, key: &u32) -> bool {
+            self.0 == *key
+        }
+    }
 
     impl Drop for Counted<'_> {
         fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            self.2.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -79,10 +108,9 @@ mod tests {
     fn a_removed_value_is_dropped_at_once_or_with_its_last_reader() {
         let dropped = AtomicUsize::new(0);
         let map = CowMap::new();
-        for key in 0..1_000_u32 {
-            map.insert(key, Arc::new(Counted(&dropped)));
-        }
-        map.insert(7, Arc::new(Counted(&dropped)));
+        let put = |key| map.insert(Arc::new(Counted(key, 0, &dropped)));
+        (0..1_000).for_each(put);
+        put(7);
         assert_eq!(dropped.load(Ordering::SeqCst), 1, "replaced");
         assert!(map.remove(&8).is_some());
         assert!(map.remove(&8).is_none());
@@ -93,18 +121,20 @@ mod tests {
         });
         assert_eq!(dropped.load(Ordering::SeqCst), 3);
         assert!(map.with(&9, |_| ()).is_none());
-        assert_eq!((0..1_000).filter(|key| map.with(key, |_| ()).is_some()).count(), 998);
+        assert_eq!((0..1_000).filter(|key| map.with(key, |value| value.0) == Some(*key)).count(), 998);
     }
 
     #[test]
     fn readers_see_a_value_whole_while_others_write() {
-        let map = CowMap::<u32, u32>::new();
-        map.insert(1, Arc::new(1));
+        let dropped = AtomicUsize::new(0);
+        let map = CowMap::new();
+        let put = |key, value| map.insert(Arc::new(Counted(key, value, &dropped)));
+        put(1, 1);
         std::thread::scope(|s| {
-            let reader = s.spawn(|| (0..20_000).all(|_| map.with(&1, |v| **v).is_some_and(|v| v >= 1)));
+            let reader = s.spawn(|| (0..20_000).all(|_| map.with(&1, |value| value.1).is_some_and(|value| value >= 1)));
             for n in 0..2_000 {
-                map.insert(n % 50 + 2, Arc::new(n));
-                map.insert(1, Arc::new(n + 1));
+                put(n % 50 + 2, n);
+                put(1, n + 1);
             }
             assert!(reader.join().unwrap(), "the value was missing for a moment");
         });

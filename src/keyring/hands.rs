@@ -93,26 +93,24 @@ impl Hands {
         // One call of `work`, so that it becomes a part of this.
         let (mut place, mut own);
         let taken = if len <= LONGEST { self.take() } else { None };
-        let held = match taken {
-            Some(taken) => {
-                place = taken;
-                // `current` is asked in the place: who empties the slot does so before it empties the places.
-                match &mut *place {
-                    Some(held) => held,
-                    empty => empty.insert(Held::new(current()?)),
-                }
+        let held = if let Some(taken) = taken {
+            place = taken;
+            // `current` is asked in the place: who empties the slot does so before it empties the places.
+            match &mut *place {
+                Some(held) => held,
+                empty => empty.insert(Held::new(current()?)),
             }
-            None => {
-                own = Held::new(current()?);
-                &mut own
-            }
+        } else {
+            own = Held::new(current()?);
+            &mut own
         };
         Some(work(held))
     }
 
     /// Drops what is held in the places, once those who are in one have left it.
     pub(crate) fn empty(&self) {
-        for place in std::iter::once(&self.first).chain(self.more.get().into_iter().flatten()).filter_map(OnceLock::get) {
+        for place in std::iter::once(&self.first).chain(self.more.get().into_iter().flatten()).filter_map(OnceLock::get)
+        {
             *waited_for(&place.0) = None;
         }
     }
@@ -206,11 +204,15 @@ mod tests {
         for threads in [1, 2, 3, enough() + 3] {
             let all_in = Barrier::new(threads);
             let work = || {
-                hands.with(5, || Some(Arc::clone(&key)), |held| {
-                    let prefix = prefix(held);
-                    all_in.wait();
-                    prefix
-                })
+                hands.with(
+                    5,
+                    || Some(Arc::clone(&key)),
+                    |held| {
+                        let prefix = prefix(held);
+                        all_in.wait();
+                        prefix
+                    },
+                )
             };
             let prefixes: HashSet<_> = std::thread::scope(|s| {
                 let working: Vec<_> = (0..threads).map(|_| s.spawn(work)).collect();
@@ -246,7 +248,8 @@ mod tests {
     #[test]
     fn a_thread_that_finds_its_place_taken_stays_where_it_went() {
         let hands = Hands::default();
-        let places = |hands: &Hands| hands.more.get().map_or(0, |more| more.iter().filter(|late| late.get().is_some()).count());
+        let places =
+            |hands: &Hands| hands.more.get().map_or(0, |more| more.iter().filter(|late| late.get().is_some()).count());
         let first = hands.take().unwrap();
         let number_before = number();
         drop(hands.take().unwrap());

@@ -82,7 +82,7 @@ impl Keyring {
         }
         self.check_served(record.region.as_str())?;
         record.check_opens()?;
-        let mut key = self.cached(&row, found, period.as_ref(), slot, began).await?;
+        let mut key = self.cached(&row, found, period.as_ref(), slot, (tenant, scope), began).await?;
         if past.is_some() {
             // It seals again what belongs to its period. Should it come into the scope's slot, nothing new is sealed with it.
             key.seals_until = began.monotonic;
@@ -107,7 +107,9 @@ impl Keyring {
         record.check_opens()?;
         let slot = self.cache.slot(tenant, &record.scope);
         let period = row.policy.key_period().label(began.unix_millis)?;
-        self.cached(&row, Found { record, data_key: None }, period.as_ref(), slot.slot(), began).await
+        let (_, scope) = slot.at();
+        let found = Found { record, data_key: None };
+        self.cached(&row, found, period.as_ref(), slot.slot(), (tenant, scope), began).await
     }
 
     /// Makes a new data key for the scope now, whether due or not, and returns its id.
@@ -198,15 +200,18 @@ impl Keyring {
     }
 
     /// Unwraps where need be, verifies, and says how long the key may be used. It seals if it is the Active one of `period`.
+    /// `whose` are the record's tenant and scope, as others have them: who shares them has less in memory, and less to compare.
     async fn cached(
         &self,
         row: &TenantRecord,
         found: Found,
         period: Option<&PeriodLabel>,
         slot: &Slot,
+        whose: (&TenantId, &Scope),
         began: Began,
     ) -> Result<CachedKey> {
-        let Found { record, data_key } = found;
+        let Found { mut record, data_key } = found;
+        (record.tenant, record.scope) = (whose.0.clone(), whose.1.clone());
         let data_key = match data_key {
             Some(data_key) => data_key,
             None => self.unwrap(row, &record).await?,

@@ -19,7 +19,7 @@ fn assert_agreement(cache: &KeyCache, keys: &[Arc<CachedKey>]) {
     assert_eq!(book.count.values().sum::<usize>(), book.order.len());
     let in_book = |key: &Arc<CachedKey>| book.order.values().any(|other| Arc::ptr_eq(other, key));
     for key in keys.iter().chain(book.order.values()) {
-        let in_map = cache.opening.with(&key.open_key(), |found| Arc::ptr_eq(found, key)).unwrap_or(false);
+        let in_map = cache.opening.with(&key.found_by(), |found| Arc::ptr_eq(found, key)).unwrap_or(false);
         assert_eq!(in_map, in_book(key), "book and map differ");
     }
     for slot in lock(&cache.slots).values() {
