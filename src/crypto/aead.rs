@@ -6,7 +6,7 @@ use chacha20poly1305::ChaCha20Poly1305 as RustChaCha;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::secret::Secret;
-use crate::crypto::stack;
+use crate::crypto::stack::{self, Depth};
 
 /// Bytes of a 96-bit AEAD nonce.
 pub(crate) const NONCE_LEN: usize = 12;
@@ -57,8 +57,8 @@ pub(crate) enum Algorithm {
 /// An expanded AEAD key.
 pub(crate) struct AeadKey {
     repr: Repr,
-    /// Whether work with it leaves something on the stack that has to be swept.
-    leaves_residue: bool,
+    /// How deep the stack has to be swept after work with it.
+    residue: Option<Depth>,
 }
 
 enum Repr {
@@ -78,7 +78,7 @@ impl AeadKey {
                 Algorithm::Aes256Gcm => {
                     // The key schedule is made on the stack and moved.
                     let expand = || Box::new(aes_gcm::Aes256Gcm::new(key.into()));
-                    Repr::RustAes(stack::swept::<{ stack::CIPHER }, _>(expand))
+                    Repr::RustAes(stack::swept(Depth::PortableAes, expand))
                 }
                 Algorithm::ChaCha20Poly1305 => Repr::RustChaCha(RustChaCha::new(key.into())),
             },
@@ -92,14 +92,17 @@ impl AeadKey {
                 Repr::AwsLc(LessSafeKey::new(UnboundKey::new(algorithm, key).map_err(|_| Refused)?))
             }
         };
-        let leaves_residue = match backend {
+        let residue = match (backend, algorithm) {
             // The portable ciphers leave blocks of plaintext, and ChaCha20 its key.
-            Backend::RustCrypto => true,
+            (Backend::RustCrypto, Algorithm::Aes256Gcm) => Some(Depth::PortableAes),
+            (Backend::RustCrypto, Algorithm::ChaCha20Poly1305) => Some(Depth::Cipher),
             // AWS-LC's ChaCha20-Poly1305 works on a copy of the key; its AES-GCM does not.
             #[cfg(feature = "aws-lc-rs")]
-            Backend::AwsLc => algorithm == Algorithm::ChaCha20Poly1305,
+            (Backend::AwsLc, Algorithm::ChaCha20Poly1305) => Some(Depth::Cipher),
+            #[cfg(feature = "aws-lc-rs")]
+            (Backend::AwsLc, Algorithm::Aes256Gcm) => None,
         };
-        Ok(Self { repr, leaves_residue })
+        Ok(Self { repr, residue })
     }
 
     /// Encrypts `in_out` in place and writes the tag. `nonce` must never repeat under this key.
@@ -241,7 +244,10 @@ impl AeadKey {
     /// Runs `work` with this key, and wipes what it leaves on the stack.
     #[inline]
     fn sweeping<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.leaves_residue { stack::swept::<{ stack::CIPHER }, _>(work) } else { work() }
+        match self.residue {
+            Some(depth) => stack::swept(depth, work),
+            None => work(),
+        }
     }
 }
 
@@ -326,7 +332,7 @@ mod tests {
     fn the_stack_is_swept_after_all_but_the_aes_of_aws_lc() {
         for (backend, algorithm, key) in keys() {
             let swept = backend == Backend::RustCrypto || algorithm == Algorithm::ChaCha20Poly1305;
-            assert_eq!(key.leaves_residue, swept, "{backend:?} {algorithm:?}");
+            assert_eq!(key.residue.is_some(), swept, "{backend:?} {algorithm:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use sha2::Sha512;
 use zeroize::Zeroize;
 
 use crate::crypto::secret::{DataKey, Secret};
-use crate::crypto::stack;
+use crate::crypto::stack::{self, Depth};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ const BLOCK: usize = 64;
 /// `Limit` if more than 255 blocks (16 320 bytes) are asked for, as RFC 5869 says.
 pub(crate) fn expand(prk: &[u8], info: &[&[u8]], okm: &mut [u8]) -> Result<()> {
     // HMAC's states, as good as the key, and its output are moved about by value.
-    stack::swept::<{ stack::DERIVATION }, _>(|| expand_here(prk, info, okm))
+    stack::swept(Depth::Derivation, || expand_here(prk, info, okm))
 }
 
 fn expand_here(prk: &[u8], info: &[&[u8]], okm: &mut [u8]) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::crypto::allotment::{Budget, Lot};
 use crate::crypto::random;
 use crate::crypto::reader_keys::{ReaderKeys, Recent};
 use crate::crypto::secret::Secret;
-use crate::crypto::stack;
+use crate::crypto::stack::{self, Depth};
 use crate::crypto::suite::Suite;
 use crate::crypto::writer::{PREFIX_LIFE, Writer};
 use crate::crypto::xaes::{self, XaesKey};
@@ -129,7 +129,7 @@ impl MessageCipher {
                     let (key, inner) = xchacha(*backend, key, nonce)?;
                     key.seal_from_unswept(&inner, aad, from, to, tag)
                 };
-                stack::swept::<{ stack::CIPHER }, _>(seal)
+                stack::swept(Depth::Cipher, seal)
             }
         };
         Ok(sealed?)
@@ -183,7 +183,7 @@ impl MessageCipher {
                 let open = || {
                     xchacha(*backend, key, nonce).and_then(|(key, inner)| key.open_unswept(&inner, aad, in_out, tag))
                 };
-                stack::swept::<{ stack::CIPHER }, _>(open)
+                stack::swept(Depth::Cipher, open)
             }
         }
     }

@@ -8,7 +8,7 @@ use zeroize::Zeroize;
 
 use crate::crypto::aead::{AeadKey, Algorithm, Backend, BlockKey, Refused};
 use crate::crypto::secret::Secret;
-use crate::crypto::stack;
+use crate::crypto::stack::{self, Depth};
 
 /// Bytes of an XAES-256-GCM nonce.
 pub(crate) const NONCE_LEN: usize = 24;
@@ -25,7 +25,7 @@ pub(crate) struct XaesKey {
 
 impl XaesKey {
     pub(crate) fn new(backend: Backend, key: &Secret<32>) -> Self {
-        stack::swept::<{ stack::CIPHER }, _>(|| Self::expand(backend, key))
+        stack::swept(Depth::PortableAes, || Self::expand(backend, key))
     }
 
     fn expand(backend: Backend, key: &Secret<32>) -> Self {
@@ -45,7 +45,12 @@ impl XaesKey {
 
     /// The AES-256-GCM key for all nonces that start with `prefix` (steps 3 to 5).
     pub(crate) fn derive(&self, prefix: &[u8; PREFIX_LEN]) -> Result<AeadKey, Refused> {
-        stack::swept::<{ stack::CIPHER }, _>(|| self.derive_here(prefix))
+        let depth = match self.backend {
+            Backend::RustCrypto => Depth::PortableAes,
+            #[cfg(feature = "aws-lc-rs")]
+            Backend::AwsLc => Depth::Cipher,
+        };
+        stack::swept(depth, || self.derive_here(prefix))
     }
 
     fn derive_here(&self, prefix: &[u8; PREFIX_LEN]) -> Result<AeadKey, Refused> {
