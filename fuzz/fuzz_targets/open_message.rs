@@ -26,6 +26,8 @@ struct Input<'a> {
     edits: Vec<Edit<'a>>,
     /// Opens under this context; else under the one it was sealed with.
     opened_under: Option<Vec<(&'a str, &'a str)>>,
+    /// Or under that one with a character of a field's value replaced by another: the same fields, the same lengths.
+    reworded: Option<(u8, u8, bool)>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -91,6 +93,19 @@ fn edit(bytes: &mut Vec<u8>, edit: &Edit<'_>, stranger: &[u8], other_suite: &[u8
     }
 }
 
+/// `context` with a character of one value replaced, if that is of one byte.
+fn reworded(context: &[(&str, &str)], (field, at, lower): (u8, u8, bool)) -> Vec<(String, String)> {
+    let mut fields: Vec<_> = context.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    if let Some(field) = usize::from(field).checked_rem(fields.len())
+        && let value = &mut fields[field].1
+        && let Some(at) = usize::from(at).checked_rem(value.len())
+        && value.as_bytes()[at].is_ascii()
+    {
+        value.replace_range(at..=at, if lower { "x" } else { "X" });
+    }
+    fields
+}
+
 /// What every backend says of it, once: they must agree.
 fn open(keys: &OnEach, context: &[Field<'_>], envelope: &[u8]) -> Result<Vec<u8>, ErrorKind> {
     let mut answers = keys.iter().map(|key| key.open(context, envelope).map_err(|e| e.kind()));
@@ -103,6 +118,8 @@ fuzz_target!(|input: Input<'_>| {
     let suite = usize::from(input.suite);
     let (ours, strangers, others) = (&KEYS.ours[suite], &KEYS.strangers[suite], &KEYS.ours[1 - suite]);
     let backend = usize::from(input.backend) % BACKENDS;
+    ours.iter().for_each(BareKey::forget); // an input by itself shows what it shows
+    let by_writer = ours[backend].seal(&input.context, input.plaintext);
     let seal =
         |keys: &OnEach, backend: usize| keys[backend].seal_with_nonce(&input.context, &input.nonce, input.plaintext);
     let sealed = match (seal(ours, backend), seal(ours, BACKENDS - 1 - backend)) {
@@ -113,18 +130,23 @@ fuzz_target!(|input: Input<'_>| {
         (Err(one), Err(other)) => {
             assert_eq!(one.kind(), other.kind());
             assert!(matches!(one.kind(), ErrorKind::InvalidArgument | ErrorKind::Limit));
+            assert_eq!(by_writer.map_err(|e| e.kind()), Err(one.kind()));
             return;
         }
         _ => panic!("the backends disagree about what can be sealed"),
     };
     assert_eq!(open(ours, &input.context, &sealed).as_deref(), Ok(input.plaintext));
+    assert_eq!(open(ours, &input.context, &by_writer.expect("seals, too")).as_deref(), Ok(input.plaintext));
     OPENED.fetch_add(1, Ordering::Relaxed);
 
     let (stranger, other_suite) = (seal(strangers, 0).expect("seals"), seal(others, 0).expect("seals"));
     assert_eq!(open(ours, &input.context, &stranger), Err(ErrorKind::Unopenable), "another tenant's envelope");
     let mut edited = sealed.clone();
     input.edits.iter().take(8).for_each(|change| edit(&mut edited, change, &stranger, &other_suite));
-    let under = input.opened_under.as_ref().unwrap_or(&input.context);
+    let reworded = input.reworded.map(|how| reworded(&input.context, how));
+    let reworded: Option<Vec<_>> =
+        reworded.as_ref().map(|fields| fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect());
+    let under = input.opened_under.as_ref().or(reworded.as_ref()).unwrap_or(&input.context);
     let set = |fields: &[(&str, &str)]| {
         fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect::<BTreeSet<_>>()
     };

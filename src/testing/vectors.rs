@@ -1,13 +1,14 @@
 //! The message format by itself: what vectors, reference implementations and fuzzers compare with.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::crypto::aead::Backend;
 use crate::crypto::allotment::{Budget, MAX_MESSAGES};
-use crate::crypto::message::NONCE_LEN;
+use crate::crypto::message::{NONCE_LEN, SealFailure};
 use crate::crypto::secret::{DataKey, Plaintext};
 use crate::crypto::suite::Suite;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::file::opener::FileOpener;
 use crate::format::context::{CanonicalFields, Field};
 use crate::format::file::FileHead;
@@ -20,7 +21,9 @@ use crate::key::scope::Scope;
 use crate::key::state::KeyState;
 
 /// One data key of one tenant and region, without scope, KMS or store, on one backend.
-pub struct BareKey(LoadedKey);
+///
+/// It holds what a thread holds beside a key from one message to the next, so that what one leaves behind meets the next.
+pub struct BareKey(LoadedKey, Mutex<Hand>);
 
 /// How many cipher backends are compiled in.
 pub const BACKENDS: usize = Backend::ALL.len();
@@ -47,7 +50,8 @@ impl BareKey {
             created_at: 0,
             revision: 1,
         };
-        LoadedKey::on(Backend::ALL[backend], &data_key, &record, Arc::new(Budget::new(MAX_MESSAGES))).map(Self)
+        LoadedKey::on(Backend::ALL[backend], &data_key, &record, Arc::new(Budget::new(MAX_MESSAGES)))
+            .map(|key| Self(key, Mutex::default()))
     }
 
     /// The key's id.
@@ -64,10 +68,33 @@ impl BareKey {
         let misnamed = || Err(message::misnamed(envelope));
         let opened = self.0.open(None, envelope, context, &mut text).unwrap_or_else(misnamed);
         let opened = opened.map(|()| text.into_unwiped());
-        let in_place = self.0.open_in_place(Some(&mut Hand::default()), &mut copy, context).unwrap_or_else(misnamed);
+        let in_place = self.0.open_in_place(Some(&mut self.hand()), &mut copy, context).unwrap_or_else(misnamed);
         let in_place = in_place.and_then(|()| message::opened_part(&mut copy));
         assert_eq!(opened.as_deref().ok(), in_place.as_deref().ok(), "open and open_in_place differ");
         opened
+    }
+
+    fn hand(&self) -> MutexGuard<'_, Hand> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops what the messages before left behind.
+    pub fn forget(&self) {
+        *self.hand() = Hand::default();
+    }
+
+    /// Seals as a room does: under a writer's nonce.
+    ///
+    /// # Errors
+    /// `InvalidArgument` or `Limit` for a context or plaintext beyond its limits; `Unavailable` without randomness or after
+    /// 2^40 messages.
+    pub fn seal(&self, context: &[Field<'_>], plaintext: &[u8]) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        let sealed = self.0.seal_into(&mut self.hand(), Duration::ZERO, context, plaintext, &mut out);
+        sealed.map(|()| out).map_err(|failure| match failure {
+            SealFailure::Failed(e) => e,
+            SealFailure::Spent => Error::new(ErrorKind::Unavailable, "the key's messages are spent"),
+        })
     }
 
     /// Seals under a nonce of the caller's.
