@@ -4,7 +4,7 @@
 use arrayvec::ArrayVec;
 
 use crate::error::{Error, Result};
-use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT, Sorted, Values, sorted, write_again};
+use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT, Places, Sorted, sorted, write_again};
 use crate::format::header::{KEY_ID_LEN, MAX_REGION};
 use crate::format::writer::put_short;
 
@@ -69,7 +69,7 @@ impl Binding {
         let bytes: &[u8] = if context.is_empty() {
             &self.bytes
         } else if let Some(previous) = previous {
-            if !write_again(&mut previous.bytes, &previous.values, context) {
+            if !write_again(&mut previous.bytes, &previous.places, context) {
                 self.write_anew(scope, context, previous)?;
             }
             &previous.bytes
@@ -77,7 +77,7 @@ impl Binding {
             stack = ArrayVec::<u8, MAX_LEN>::new();
             let mut room = Sorted::new();
             let context = sorted(context, &mut room)?;
-            scope.write_with(context, &self.bytes, &mut stack, &mut Values::new())?;
+            scope.write_with(context, &self.bytes, &mut stack, &mut Places::new())?;
             &stack
         };
         work(bytes)
@@ -86,12 +86,12 @@ impl Binding {
     #[cold]
     fn write_anew(&self, scope: &CanonicalFields, context: &[Field<'_>], into: &mut Previous) -> Result<()> {
         into.bytes.clear();
-        into.values.clear();
-        let (mut room, mut values) = (Sorted::new(), Values::new());
+        into.places.clear();
+        let (mut room, mut places) = (Sorted::new(), Places::new());
         let in_order = sorted(context, &mut room)?;
-        scope.write_with(in_order, &self.bytes, &mut into.bytes, &mut values)?;
+        scope.write_with(in_order, &self.bytes, &mut into.bytes, &mut places)?;
         if std::ptr::eq(in_order, context) {
-            into.values = values;
+            into.places = places;
         }
         Ok(())
     }
@@ -102,8 +102,8 @@ impl Binding {
 #[derive(Default)]
 pub(crate) struct Previous {
     bytes: Vec<u8>,
-    /// Where the values begin. Empty if it cannot be written over.
-    values: Values,
+    /// Where the message's own fields stand. None if it cannot be written over.
+    places: Places,
 }
 
 #[cfg(test)]
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_came_before_changes_nothing() {
         let ((binding, scope), long) = (channel(), "v".repeat(513));
-        let contexts: [&[Field<'_>]; 18] = [
+        let contexts: [&[Field<'_>]; 22] = [
             &[],
             &[("message", "M77")],
             &[("message", "M78")],
@@ -187,6 +187,11 @@ mod tests {
             &[("message", "M7")],
             &[("message", "")],
             &[("messag", "eM78")],
+            // Names that end in a length and another name, and in another name's field.
+            &[("\x01b", "M77")],
+            &[("b", "M77")],
+            &[("\x01a\x00\x01b", "M77")],
+            &[("a\x00\x01b", "M77")],
             &[("a", "1"), ("message", "M77")],
             &[("a", "2"), ("message", "M78")],
             &[("a", "2"), ("message", "M7")],
@@ -217,7 +222,7 @@ mod tests {
         let (binding, scope) = channel();
         let mut previous = Previous::default();
         let mut write = |context: &[Field<'_>]| {
-            let anew = !write_again(&mut previous.bytes, &previous.values, context);
+            let anew = !write_again(&mut previous.bytes, &previous.places, context);
             written_after(Some(&mut previous), &binding, &scope, context).unwrap();
             anew
         };

@@ -73,50 +73,62 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Writes a field that was checked, `name length 1 | name | value length 2 | value`, and returns where the value begins.
+/// Bytes of a field's two lengths.
+const LENGTHS: usize = 3;
+
+/// Where a field was written, and where its value begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    field: u16,
+    value: u16,
+}
+
+/// Where the fields of a context were written, in the order in which they were given.
+pub(crate) type Places = ArrayVec<Place, MAX_FIELDS>;
+
+/// Writes a field that was checked: `name length 1 | name | value length 2 | value`.
 #[inline]
-fn put_field(out: &mut impl Sink, (name, value): Field<'_>) -> Result<usize> {
+fn put_field(out: &mut impl Sink, (name, value): Field<'_>) -> Result<Place> {
+    let at = out.as_ref().len();
     let [.., name_len] = name.len().to_be_bytes();
     let [.., high, low] = value.len().to_be_bytes();
     out.put(&[name_len])?;
     out.put(name.as_bytes())?;
     out.put(&[high, low])?;
-    let at = out.as_ref().len();
     out.put(value.as_bytes())?;
-    Ok(at)
+    let narrow = |n: usize| u16::try_from(n).map_err(|_| Error::limit(TOO_LONG));
+    Ok(Place { field: narrow(at)?, value: narrow(at + LENGTHS + name.len())? })
 }
 
-/// Whether `value_at` in `written` is where the value of a field with this name begins, and whether the value is as long as
-/// this one: if so, writes the value there.
+/// Writes the value of a field over the one at `place`, if that is of a field with this name and as long. Says whether it did.
 #[inline]
-fn put_again(written: &mut [u8], value_at: usize, (name, value): Field<'_>) -> bool {
-    let [.., name_len] = name.len().to_be_bytes();
+fn put_again(written: &mut [u8], place: Place, (name, value): Field<'_>) -> bool {
     let [.., high, low] = value.len().to_be_bytes();
-    let Some((front, rest)) = written.split_at_mut_checked(value_at) else {
+    let (field, at) = (usize::from(place.field), usize::from(place.value));
+    // The name's length is compared as the room that it was given: names may contain any bytes, also such as look like lengths.
+    if at != field + LENGTHS + name.len() {
+        return false;
+    }
+    let Some(([_, written_name @ .., written_high, written_low], rest)) =
+        written.get_mut(field..).and_then(|field| field.split_at_mut_checked(LENGTHS + name.len()))
+    else {
         return false;
     };
-    let (Some(([.., written_len], [written_name @ .., written_high, written_low])), Some(place)) = (
-        front.len().checked_sub(2 + name.len()).and_then(|at| front.split_at_checked(at)),
-        rest.get_mut(..value.len()),
-    ) else {
+    let Some(place) = rest.get_mut(..value.len()) else {
         return false;
     };
-    if (*written_len, *written_high, *written_low) != (name_len, high, low) || *written_name != *name.as_bytes() {
+    if (*written_high, *written_low) != (high, low) || *written_name != *name.as_bytes() {
         return false;
     }
     place.copy_from_slice(value.as_bytes());
     true
 }
 
-/// The values of a context's fields, as they were given, in what was written of it.
-pub(crate) type Values = ArrayVec<u16, MAX_FIELDS>;
-
-/// Writes the values of `context` over those of the context `written` before, if that named the same fields and its values
-/// were as long. If not, says so, and what was written is of no use any more.
+/// Writes the values of `context` over those of the context `written` before at `places`, if that named the same fields and its
+/// values were as long. If not, says so, and what was written is of no use any more.
 #[inline]
-pub(crate) fn write_again(written: &mut [u8], values: &[u16], context: &[Field<'_>]) -> bool {
-    values.len() == context.len()
-        && values.iter().zip(context).all(|(at, field)| put_again(written, (*at).into(), *field))
+pub(crate) fn write_again(written: &mut [u8], places: &[Place], context: &[Field<'_>]) -> bool {
+    places.len() == context.len() && places.iter().zip(context).all(|(place, field)| put_again(written, *place, *field))
 }
 
 /// Room to sort the fields of a context in, on the stack.
@@ -214,8 +226,8 @@ impl CanonicalFields {
     }
 
     /// Writes something and the canonical context of these fields and of `extra`, which is sorted, into `out`, which is
-    /// empty, and where the values of `extra` begin into `values`. `alone` is the same something and the canonical context of
-    /// these fields alone: what stands in one piece there is copied in one piece.
+    /// empty, and where those of `extra` stand into `places`. `alone` is the same something and the canonical context of these
+    /// fields alone: what stands in one piece there is copied in one piece.
     ///
     /// # Errors
     /// As [`Self::new`], for all fields together.
@@ -225,7 +237,7 @@ impl CanonicalFields {
         extra: &[Field<'_>],
         alone: &[u8],
         out: &mut impl Sink,
-        values: &mut Values,
+        places: &mut Places,
     ) -> Result<()> {
         let count = usize::from(self.count) + extra.len();
         if count > MAX_FIELDS {
@@ -248,8 +260,7 @@ impl CanonicalFields {
             };
             out.put(alone.get(copied..upto).unwrap_or_default())?;
             copied = upto;
-            let value_at = u16::try_from(put_field(out, *field)?).map_err(|_| Error::limit(TOO_LONG))?;
-            values.try_push(value_at).map_err(|_| Error::limit(TOO_MANY))?;
+            places.try_push(put_field(out, *field)?).map_err(|_| Error::limit(TOO_MANY))?;
         }
         out.put(alone.get(copied..).unwrap_or_default())?;
         let Some(at) = start.checked_sub(1).filter(|at| out.as_ref().len() <= at + MAX_CONTEXT) else {
@@ -295,9 +306,10 @@ mod tests {
     fn merge(scope: &CanonicalFields, extra: &[Field<'_>]) -> Result<Vec<u8>> {
         let mut room = Sorted::new();
         let extra = sorted(extra, &mut room)?;
-        let (mut out, mut values) = (Vec::new(), Values::new());
-        scope.write_with(extra, &[b"before", &scope.to_bytes()[..]].concat(), &mut out, &mut values)?;
-        assert!(values.iter().zip(extra).all(|(at, (_, value))| out[usize::from(*at)..].starts_with(value.as_bytes())));
+        let (mut out, mut places) = (Vec::new(), Places::new());
+        scope.write_with(extra, &[b"before", &scope.to_bytes()[..]].concat(), &mut out, &mut places)?;
+        let written = out.clone();
+        assert!(write_again(&mut out, &places, extra) && out == written);
         Ok(out.strip_prefix(b"before").unwrap().to_vec())
     }
 
