@@ -108,7 +108,7 @@ impl ScopeHandle {
     /// Seals a message under the scope's Active key: an envelope of 75 bytes more than the plaintext, plus the region's
     /// name. `context` is authenticated, not stored, and has to be given again to open.
     ///
-    /// With the key cached: no I/O, no lock, one allocation.
+    /// With the key cached: no I/O, no waiting for a lock, one allocation.
     ///
     /// # Errors
     /// `Region` if the tenant's home region is not served here; `Denied`, `Unavailable`, `Throttled`, `Revoked`,
