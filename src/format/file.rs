@@ -189,6 +189,7 @@ mod tests {
         let parsed = FileHead::parse(&[&bytes[..], b"more"].concat()).unwrap();
         assert_eq!((parsed.as_bytes(), bytes.len()), (&bytes[..], 101));
         assert_eq!(parsed.header().region(), "eu");
+        assert_eq!(format!("{parsed:?}"), format!("FileHead({:?})", parsed.header()));
         assert_eq!(parsed.header_bytes(), &bytes[8..45]);
         let prefix = parsed.prefix().unwrap();
         assert_eq!((prefix.salt, prefix.commitment), (&[1; 24], &[2; 32]));

@@ -112,6 +112,22 @@ mod tests {
         assert!(Header::parse(&bytes).is_ok());
     }
 
+    /// Whoever meets an envelope of the next version is told to update, and whoever meets plaintext that it is none.
+    #[test]
+    fn later_versions_are_told_from_what_is_no_envelope() {
+        let refused = |first: u8| {
+            let mut bytes = Header::encode(Suite::Aes256Gcm, "eu", &[7; 32]).unwrap();
+            bytes[0] = first;
+            Header::parse(&bytes).err().unwrap().to_string()
+        };
+        for first in VERSION + 1..=0xFF {
+            assert!(refused(first).contains("later version"), "{first}");
+        }
+        for first in [0, b'{', VERSION - 1] {
+            assert!(refused(first).contains("perhaps plaintext"), "{first}");
+        }
+    }
+
     #[test]
     fn never_the_start_of_utf_8_text() {
         for byte in VERSION..=0xFF {

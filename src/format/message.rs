@@ -145,5 +145,6 @@ mod tests {
         assert!(parse(&bytes).is_ok());
         bytes.push(0);
         assert!(parse(&bytes).is_err());
+        assert!(check_length(MAX_MESSAGE).is_ok() && check_length(MAX_MESSAGE + 1).is_err());
     }
 }

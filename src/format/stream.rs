@@ -276,6 +276,15 @@ mod tests {
         len
     }
 
+    /// A stream that never ends fails, and does not fill the memory first.
+    fn put_out(out: &mut Vec<u8>, part: &[u8], of: &[u8]) {
+        out.extend_from_slice(part);
+        assert!(
+            out.len() <= of.len() + HEAD.len() + (of.len() / CHUNK_LEN + 1) * TAG_LEN,
+            "more comes out than went in"
+        );
+    }
+
     /// Seals in slices of `given` bytes; output is taken in slices of `taken`, and only where no space is left.
     fn stream(text: &[u8], given: usize, taken: usize) -> Vec<u8> {
         let mut sealer = StreamSealer::new(keys().0, HEAD);
@@ -286,7 +295,7 @@ mod tests {
                 assert!(!sealer.output().is_empty(), "neither space nor output");
                 while !sealer.output().is_empty() {
                     let part = &sealer.output()[..taken.min(sealer.output().len())];
-                    out.extend_from_slice(part);
+                    put_out(&mut out, part, text);
                     let len = part.len();
                     sealer.take(len);
                 }
@@ -297,7 +306,7 @@ mod tests {
         let mut end = sealer.finish().unwrap();
         while !end.output().is_empty() {
             let part = &end.output()[..taken.min(end.output().len())];
-            out.extend_from_slice(part);
+            put_out(&mut out, part, text);
             let len = part.len();
             end.take(len);
         }
@@ -317,7 +326,7 @@ mod tests {
                     Ok([]) => break,
                     Ok(part) => {
                         let len = part.len().min(given);
-                        out.extend_from_slice(&part[..len]);
+                        put_out(&mut out, &part[..len], chunks);
                         opener.take(len);
                     }
                     Err(refused) => {
