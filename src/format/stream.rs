@@ -386,6 +386,19 @@ mod tests {
     }
 
     #[test]
+    fn who_ends_a_file_before_its_output_is_taken_is_refused() {
+        let sealed = sealed(&text(CHUNK_LEN + 5)).split_off(HEAD.len());
+        let mut opener = StreamOpener::new(keys().1);
+        let len = copy(&sealed, opener.space());
+        opener.fill(len);
+        assert_eq!(opener.output().unwrap().len(), CHUNK_LEN);
+        for _ in 0..2 {
+            assert_eq!(opener.end().map_err(|e| e.kind()), Err(ErrorKind::Unopenable));
+            assert!(opener.output().is_err() && !opener.has_ended());
+        }
+    }
+
+    #[test]
     fn a_full_buffer_has_no_space_until_it_is_taken() {
         let mut sealer = StreamSealer::new(keys().0, HEAD);
         for chunk in 0..CHUNKS {

@@ -375,6 +375,17 @@ mod tests {
         }
     }
 
+    /// What vectors are made with is what seals.
+    #[test]
+    fn under_the_same_nonce_the_envelope_is_the_same() {
+        for suite in Suite::ALL {
+            let (key, context) = (loaded(Backend::DEFAULT, &record(suite)), [("message", "M77")]);
+            let sealed = seal(&key, b"hello");
+            let nonce = *sealed[key.header_len()..].first_chunk().unwrap();
+            assert_eq!(key.seal_with_nonce(&context, &nonce, b"hello").unwrap(), sealed);
+        }
+    }
+
     #[test]
     fn another_key_than_the_record_names_is_refused() {
         let other = DataKey::take(&mut b"1123456789abcdef0123456789abcdef".to_vec()).unwrap();
@@ -392,7 +403,9 @@ mod tests {
             assert!(key.seal_into(&mut hand, NOW, context, plaintext, &mut out).is_err());
             assert_eq!(out, b"before");
         }
+        assert!(!key.is_spent());
         assert!(key.seal_into(&mut hand, NOW, &[], b"the one message", &mut out).is_ok());
+        assert!(key.is_spent());
         let len = out.len();
         assert!(matches!(key.seal_into(&mut hand, NOW, &[], b"no budget left", &mut out), Err(SealFailure::Spent)));
         assert_eq!(out.len(), len);

@@ -64,3 +64,48 @@ impl FileKey<'_> {
             .map(Decryptor::new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::format::file;
+    use crate::format::header::Header;
+    use crate::format::message;
+
+    /// A file opens under the key, the header, the scope and the context that it was sealed under, and under no other.
+    #[test]
+    fn a_file_is_bound_to_all_that_names_its_key() {
+        let keys = [Secret::take(&mut [7; 32]), Secret::take(&mut [8; 32])];
+        let scopes = [Scope::new(&[("channel", "C9")]).unwrap(), Scope::new(&[("channel", "C8")]).unwrap()];
+        let file_key = |suite, key, header: &[u8], scope| {
+            let binding = message::binding(header, "acme", Scope::canonical(scope)).unwrap();
+            FileKey { backend: Backend::DEFAULT, suite, key, binding: file::binding(&binding), scope }
+        };
+        for suite in Suite::ALL {
+            let header = Header::encode(suite, "eu", &[9; 32]).unwrap();
+            let other_header = Header::encode(suite, "eu", &[1; 32]).unwrap();
+            let key = file_key(suite, &keys[0], &header, &scopes[0]);
+            let (head, encryptor) = key.sealer(&[("file", "F1")]).unwrap();
+            let mut sealed = [&b"hello"[..], &[0; 16]].concat();
+            encryptor.finish().seal(&mut sealed).unwrap();
+
+            let opener = key.opener(&head, &[("file", "F1")]).unwrap();
+            assert_eq!(opener.open_last(0, &mut sealed).unwrap(), 5);
+            assert_eq!(sealed[..5], *b"hello");
+
+            let refused = |key: &FileKey<'_>, context: &[Field<'_>]| key.opener(&head, context).err().map(|e| e.kind());
+            for context in [&[][..], &[("file", "F2")], &[("life", "F1")]] {
+                assert_eq!(refused(&key, context), Some(ErrorKind::Unopenable), "{context:?}");
+            }
+            for other in [
+                file_key(suite, &keys[1], &header, &scopes[0]),
+                file_key(suite, &keys[0], &other_header, &scopes[0]),
+                file_key(suite, &keys[0], &header, &scopes[1]),
+            ] {
+                assert_eq!(refused(&other, &[("file", "F1")]), Some(ErrorKind::Unopenable));
+            }
+            assert_eq!(refused(&key, &[("channel", "C9")]), Some(ErrorKind::InvalidArgument));
+        }
+    }
+}

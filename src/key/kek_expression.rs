@@ -226,6 +226,13 @@ mod tests {
         }
     }
 
+    /// Nor does it end a process whose stack it would fill.
+    #[test]
+    fn what_nests_without_end_is_refused_where_it_goes_too_deep() {
+        let deep = "any_of(".repeat(100_000).parse::<KekExpression>();
+        assert!(deep.unwrap_err().to_string().contains("3 levels"));
+    }
+
     #[test]
     fn who_can_be_missed() {
         let e: KekExpression = "any_of(local:a, all_of(local:b, local:c))".parse().unwrap();

@@ -163,6 +163,14 @@ mod tests {
     }
 
     #[test]
+    fn a_period_is_named_as_its_label_s_field() {
+        for period in [Period::None, Period::Hour, Period::Day, Period::Month] {
+            let label = period.label(NOW).unwrap();
+            assert_eq!(period.name(), label.as_ref().map(|label| label.field().0), "{period:?}");
+        }
+    }
+
+    #[test]
     fn the_last_period_that_ended() {
         let ended = |period: Period, at: i64| period.ended_before(at).unwrap().map(String::from).unwrap_or_default();
         assert_eq!(ended(Period::None, NOW), "");
