@@ -94,14 +94,14 @@ fn with_keys(runtime: &Runtime, keys: usize) -> (Strongroom, Arc<Vec<Vec<u8>>>, 
         let mut sealed = Vec::new();
         for key in 0..keys {
             if key > 0 {
-                room.admin().rotate(TENANT, &SCOPE).await.unwrap();
+                room.admin("a test", "to test").unwrap().rotate(TENANT, &SCOPE).await.unwrap();
             }
             if key % 100 == 0 {
-                room.admin().purge_all(); // a rotation goes through what is cached
+                room.admin("a test", "to test").unwrap().purge_all(); // a rotation goes through what is cached
             }
             sealed.push(channel.seal(&CONTEXT, &PLAINTEXT).await.unwrap());
         }
-        room.admin().purge_all();
+        room.admin("a test", "to test").unwrap().purge_all();
         (room, sealed)
     });
     let bytes = bytes_each(keys, || runtime.block_on(open_all(&room, &sealed)));
@@ -116,11 +116,11 @@ fn with_tenants(runtime: &Runtime) -> (Vec<HotScope>, Vec<Vec<u8>>, Bytes) {
         let room = room(Suite::default(), |builder| builder).await;
         let mut sealed = Vec::new();
         for n in 0..TENANTS {
-            room.admin().enroll(&name(n), policy(Suite::default())).await.unwrap();
+            room.admin("a test", "to test").unwrap().enroll(&name(n), policy(Suite::default())).await.unwrap();
             let channel = room.tenant(&name(n)).await.unwrap().scope(SCOPE).unwrap();
             sealed.push(channel.seal(&CONTEXT, &PLAINTEXT).await.unwrap());
         }
-        room.admin().purge_all();
+        room.admin("a test", "to test").unwrap().purge_all();
         (room, sealed)
     });
     let mut hot = Vec::with_capacity(TENANTS);
@@ -240,10 +240,10 @@ async fn by_five_writers(room: &Strongroom) -> Vec<Vec<u8>> {
     let mut sealed = Vec::new();
     for (key, writers) in [2, 2, 1].into_iter().enumerate() {
         if key > 0 {
-            room.admin().rotate(TENANT, &SCOPE).await.unwrap();
+            room.admin("a test", "to test").unwrap().rotate(TENANT, &SCOPE).await.unwrap();
         }
         for _ in 0..writers {
-            room.admin().purge(TENANT).unwrap();
+            room.admin("a test", "to test").unwrap().purge(TENANT).unwrap();
             sealed.push(channel.seal(&CONTEXT, &PLAINTEXT).await.unwrap());
         }
     }

@@ -127,8 +127,8 @@ async fn hot() -> HotScope {
     let region = Region::new("eu-central-1").unwrap();
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
-    let room = room.build().unwrap();
-    room.admin().enroll("acme", TenantPolicy::new(kek, region)).await.unwrap();
+    let room = room.trusting_the_key_store().build().await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll("acme", TenantPolicy::new(kek, region)).await.unwrap();
     room.tenant("acme").await.unwrap().scope([]).unwrap().hot().await.unwrap()
 }
 

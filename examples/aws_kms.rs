@@ -49,9 +49,9 @@ async fn main() -> Outcome {
 
     println!("2. Enrol the tenant, seal and open in two channels");
     let asked = Asked::new(aws);
-    let room = room(&key.region, asked.clone())?;
+    let room = room(&key.region, asked.clone()).await?;
     let policy = TenantPolicy::new(kek.clone(), key.region.clone()).scope_by(["channel"]).period(Period::Hour);
-    room.admin().enroll("acme", policy).await?;
+    room.admin("ops@example.com", "an example")?.enroll("acme", policy).await?;
     let acme = room.tenant("acme").await?;
     let (general, random) = (acme.scope([("channel", "general")])?, acme.scope([("channel", "random")])?);
     let mut sealed = Vec::new();
@@ -71,7 +71,7 @@ async fn main() -> Outcome {
         println!("4. The tenant disables its key");
         administrator.disable_key().key_id(kek.name()).send().await?;
         let still = room.cached_keys();
-        room.admin().purge("acme")?; // as the cache's time to live does, at the latest
+        room.admin("ops@example.com", "an example")?.purge("acme")?; // as the cache's time to live does, at the latest
         let Err(e) = general.open(&[("message", "M1")], &sealed[0]).await else { return Err("it opened".into()) };
         println!("   {e}");
         if e.kind() != ErrorKind::Denied {
@@ -119,8 +119,14 @@ async fn config(endpoint: Option<&str>) -> SdkConfig {
     }
 }
 
-fn room(region: &Region, kms: impl Kms) -> Outcome<Strongroom> {
-    Ok(Strongroom::builder().serving([region.as_str()]).key_store(MemoryKeyStore::default()).kms(kms).build()?)
+async fn room(region: &Region, kms: impl Kms) -> Outcome<Strongroom> {
+    Ok(Strongroom::builder()
+        .serving([region.as_str()])
+        .key_store(MemoryKeyStore::default())
+        .kms(kms)
+        .trusting_the_key_store()
+        .build()
+        .await?)
 }
 
 async fn opens(scope: &ScopeHandle, message: &str, envelope: &[u8], expected: &str) -> Outcome {

@@ -157,9 +157,14 @@ async fn refuse(
 }
 
 async fn seal_and_open(kms: LocalKms, kek: KekUri, region: Region) -> Outcome {
-    let room =
-        Strongroom::builder().serving([region.as_str()]).key_store(MemoryKeyStore::default()).kms(kms).build()?;
-    room.admin().enroll("acme", TenantPolicy::new(kek, region)).await?;
+    let room = Strongroom::builder()
+        .serving([region.as_str()])
+        .key_store(MemoryKeyStore::default())
+        .kms(kms)
+        .trusting_the_key_store()
+        .build()
+        .await?;
+    room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region)).await?;
     let scope = room.tenant("acme").await?.scope([])?;
     let sealed = scope.seal(&[("message", "M1")], b"Lunch at noon?").await?;
     let opened = scope.open(&[("message", "M1")], &sealed).await?;

@@ -13,7 +13,7 @@ async fn main() -> Outcome {
     let folder = tempfile::tempdir()?;
     let (room, kms) = enrolled(folder.path()).await?;
     let messages = Messages::written(&room).await?;
-    let admin = room.admin();
+    let admin = room.admin("ops@example.com", "an example")?;
     let options = WalkOptions::default();
 
     println!("1. Before");
@@ -45,7 +45,10 @@ async fn main() -> Outcome {
 }
 
 async fn report(room: &Strongroom, messages: &Messages) -> Outcome {
-    let report = room.admin().residency(TENANT, &messages.census(&room.admin())?).await?;
+    let report = room
+        .admin("ops@example.com", "an example")?
+        .residency(TENANT, &messages.census(&room.admin("ops@example.com", "an example")?)?)
+        .await?;
     for line in report.to_string().lines() {
         println!("   {line}");
     }

@@ -106,9 +106,16 @@ async fn scope(region: &str) -> Outcome<ScopeHandle> {
     let kms = LocalKms::in_memory();
     let region = Region::new(region)?;
     let kek = kms.create_kek("acme", region.clone())?;
-    let room =
-        Strongroom::builder().serving([region.as_str()]).key_store(MemoryKeyStore::default()).kms(kms).build()?;
-    room.admin().enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
+    let room = Strongroom::builder()
+        .serving([region.as_str()])
+        .key_store(MemoryKeyStore::default())
+        .kms(kms)
+        .trusting_the_key_store()
+        .build()
+        .await?;
+    room.admin("ops@example.com", "an example")?
+        .enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"]))
+        .await?;
     Ok(room.tenant("acme").await?.scope([("channel", "C9")])?)
 }
 

@@ -36,8 +36,9 @@ async fn main() -> Outcome {
     let folder = tempfile::tempdir()?;
     let kms = LocalKms::open(folder.path().join("keks.json"))?;
     let store = SqliteKeyStore::open(folder.path().join("keys.db")).await?;
-    let room = Strongroom::builder().serving([EU]).key_store(store).kms(kms.clone()).build()?;
-    let admin = room.admin();
+    let room =
+        Strongroom::builder().serving([EU]).key_store(store).kms(kms.clone()).trusting_the_key_store().build().await?;
+    let admin = room.admin("ops@example.com", "an example")?;
 
     println!("1. Probe a KEK that will not do");
     let elsewhere = kms.create_kek("acme-us", Region::new(US)?)?;

@@ -28,7 +28,7 @@ async fn main() -> Outcome {
         let kek = kms.create_kek(&format!("{tenant}-2026"), region.clone())?;
         println!("   {tenant:6}  {kek}");
         let policy = TenantPolicy::new(kek, region.clone()).scope_by(["workspace", "channel"]).period(Period::Hour);
-        room.admin().enroll(tenant, policy).await?;
+        room.admin("ops@example.com", "an example")?.enroll(tenant, policy).await?;
     }
     let (acme, globex) = (room.tenant("acme").await?, room.tenant("globex").await?);
     let general = acme.scope([("workspace", "W1"), ("channel", "general")])?;
@@ -43,7 +43,7 @@ async fn main() -> Outcome {
     opens(&random, &other, PLANS).await?;
 
     println!("3. Rotate on demand: a new data key seals, the old one still opens");
-    room.admin().rotate("acme", &[("workspace", "W1"), ("channel", "general")]).await?;
+    room.admin("ops@example.com", "an example")?.rotate("acme", &[("workspace", "W1"), ("channel", "general")]).await?;
     let new = general.seal(&[("message", "M1")], PLANS).await?;
     claim(Header::parse(&new)?.key_id() != Header::parse(&old)?.key_id(), "the new message has a new key")?;
     opens(&general, &old, NOON).await?;
@@ -61,16 +61,16 @@ async fn main() -> Outcome {
 
     println!("5. Revoke a channel, then restore it");
     let channel = Selector::fields([("channel", "general")]);
-    room.admin().revoke("acme", channel.clone()).await?;
+    room.admin("ops@example.com", "an example")?.revoke("acme", channel.clone()).await?;
     refuses("revoked", &general, &old, ErrorKind::Revoked).await?;
     opens(&random, &other, PLANS).await?;
-    room.admin().restore("acme", channel).await?;
+    room.admin("ops@example.com", "an example")?.restore("acme", channel).await?;
     opens(&general, &old, NOON).await?;
 
     println!("\nWhat is stored: key records");
     print_row(("key id", "tenant", "scope", "period", "region", "state", "wrapped", "KEK"));
     for tenant in ["acme", "globex"] {
-        for key in room.admin().keys(tenant, None, 100).await? {
+        for key in room.admin("ops@example.com", "an example")?.keys(tenant, None, 100).await? {
             let (id, scope) = (format!("{:.8}", key.key_id.to_string()), key.scope.to_string());
             let (region, state) = (key.region.as_str(), key.state.as_str());
             let period = key.period.as_ref().map_or("", |period| period.as_str());
@@ -117,7 +117,13 @@ async fn main() -> Outcome {
 
 async fn room(keys: &Path, kms: LocalKms) -> Outcome<Strongroom> {
     let store = SqliteKeyStore::open(keys).await?;
-    Ok(Strongroom::builder().serving(["eu-central-1"]).key_store(store).kms(kms).build()?)
+    Ok(Strongroom::builder()
+        .serving(["eu-central-1"])
+        .key_store(store)
+        .kms(kms)
+        .trusting_the_key_store()
+        .build()
+        .await?)
 }
 
 fn claim(holds: bool, what: &str) -> Outcome {

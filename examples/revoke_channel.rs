@@ -15,7 +15,7 @@ async fn main() -> Outcome {
     let folder = tempfile::tempdir()?;
     let (room, _kms) = enrolled(folder.path()).await?;
     let messages = Messages::written(&room).await?;
-    let admin = room.admin();
+    let admin = room.admin("ops@example.com", "an example")?;
 
     println!("1. Before");
     expect(messages.show(&room).await? == 6, "every message opens")?;

@@ -13,7 +13,7 @@ async fn main() -> Outcome {
     let folder = tempfile::tempdir()?;
     let (room, kms) = enrolled(folder.path()).await?;
     let messages = Messages::written(&room).await?;
-    let admin = room.admin();
+    let admin = room.admin("ops@example.com", "an example")?;
     let options = WalkOptions::default();
 
     println!("1. Before");

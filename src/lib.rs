@@ -67,6 +67,7 @@ pub use format::file::FileHead;
 pub use format::header::Header;
 pub use format::layout::FileLayout;
 pub use hot::HotScope;
+pub use key::attribution::Attribution;
 pub use key::census::Census;
 pub use key::change::{Change, Changes, Forget};
 pub use key::encryption_context::EncryptionContext;

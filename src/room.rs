@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use crate::admin::Admin;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
+use crate::key::attribution::Attribution;
 use crate::key::id::TenantId;
 use crate::key::region::Region;
 use crate::keyring::anchor::EpochAnchor;
@@ -35,8 +36,8 @@ pub(crate) const CACHED_KEYS_PER_TENANT: usize = 10_000;
 ///     .serving(["eu-central-1"])
 ///     .key_store(MemoryKeyStore::default())
 ///     .kms(kms)
-///     .build()?;
-/// room.admin().enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?)).await?;
+///     .trusting_the_key_store().build().await?;
+/// room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?)).await?;
 /// let acme = room.tenant("acme").await?;
 /// # let _ = acme;
 /// # Ok::<(), strongroom::Error>(()) })?;
@@ -59,6 +60,7 @@ impl Strongroom {
             kms_calls_per_tenant: 32,
             revocation_bound: REVOCATION_BOUND,
             anchor: None,
+            trusting: false,
             cached_keys: CACHED_KEYS,
             cached_keys_per_tenant: CACHED_KEYS_PER_TENANT,
         }
@@ -78,9 +80,20 @@ impl Strongroom {
         Ok(TenantHandle::new(Arc::clone(&self.keyring), row))
     }
 
-    /// The control plane. Whoever holds it can change keys; hand it to nobody else.
-    pub fn admin(&self) -> Admin {
-        Admin::new(Arc::clone(&self.keyring))
+    /// The control plane, for what `actor` does because of `reason`. Whoever holds it can change keys; hand it to nobody
+    /// else. Actor and reason have 1 to 200 bytes on one line; they stand in the tenants' journals and in the log.
+    ///
+    /// ```
+    /// # async fn revoke(room: &strongroom::Strongroom) -> strongroom::Result<()> {
+    /// let admin = room.admin("alice@ops.example", "incident 4711: a device was lost")?;
+    /// # drop(admin); Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` if actor or reason is empty, too long or not on one line.
+    pub fn admin(&self, actor: &str, reason: &str) -> Result<Admin> {
+        let by = Attribution::new(actor, reason).map_err(|e| e.with_operation("open the control plane"))?;
+        Ok(Admin::new(Arc::clone(&self.keyring), by))
     }
 
     /// How many data keys are in this process's memory.
@@ -103,6 +116,7 @@ pub struct StrongroomBuilder {
     kms_calls_per_tenant: usize,
     revocation_bound: Duration,
     anchor: Option<Arc<dyn EpochAnchor>>,
+    trusting: bool,
     cached_keys: usize,
     cached_keys_per_tenant: usize,
 }
@@ -164,6 +178,14 @@ impl StrongroomBuilder {
         self
     }
 
+    /// Takes what the key store says for true, without a room: nothing in it is authenticated. Whoever can write such a store
+    /// can have new messages sealed under keys that they know (SECURITY.md, "The key store"). For stores in this process's
+    /// own memory, and for tests.
+    pub fn trusting_the_key_store(mut self) -> Self {
+        self.trusting = true;
+        self
+    }
+
     /// How many data keys stay in memory at most; beyond, the oldest goes. Default: 100 000.
     pub fn cached_keys(mut self, keys: usize) -> Self {
         self.cached_keys = keys;
@@ -180,7 +202,7 @@ impl StrongroomBuilder {
     ///
     /// # Errors
     /// `InvalidArgument` saying what is missing or wrong.
-    pub fn build(self) -> Result<Strongroom> {
+    pub async fn build(self) -> Result<Strongroom> {
         let build = || {
             let store = self.store.ok_or_else(|| Error::invalid("a room needs a key store"))?;
             let serving = self.serving.iter().map(|name| Region::new(name)).collect::<Result<_>>()?;

@@ -25,7 +25,7 @@ const TRIES: usize = 4;
 /// It cannot reach the control plane:
 ///
 /// ```compile_fail
-/// async fn rotate(tenant: &strongroom::TenantHandle) { tenant.admin(); }
+/// async fn rotate(tenant: &strongroom::TenantHandle) { tenant.admin("ops@example.com", "an example")?; }
 /// ```
 /// ```compile_fail
 /// async fn rotate(tenant: &strongroom::TenantHandle) { tenant.rotate(&[]).await; }
@@ -69,8 +69,8 @@ impl TenantHandle {
 /// # let kms = LocalKms::in_memory();
 /// # let region = Region::new("eu-central-1")?;
 /// # let kek = kms.create_kek("acme", region.clone())?;
-/// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).build()?;
-/// # room.admin().enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
+/// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
+/// # room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
 /// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
 /// let sealed = channel.seal(&[("message", "M77")], b"hello").await?;
 /// assert_eq!(&*channel.open(&[("message", "M77")], &sealed).await?, b"hello");

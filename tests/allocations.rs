@@ -32,9 +32,9 @@ async fn scope(suite: Suite) -> (ScopeHandle, HotScope) {
     let region = Region::new("eu-central-1").unwrap();
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
-    let room = room.build().unwrap();
+    let room = room.trusting_the_key_store().build().await.unwrap();
     let policy = TenantPolicy::new(kek, region).scope_by(["workspace", "channel"]).suite(suite);
-    room.admin().enroll("acme", policy).await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
     let scope = room.tenant("acme").await.unwrap().scope([("workspace", "W1"), ("channel", "C9")]).unwrap();
     let hot = scope.hot().await.unwrap();
     (scope, hot)

@@ -50,14 +50,14 @@ impl Fleet {
         let local = LocalKms::in_memory();
         let kms = FaultyKms::new(local.clone());
         let (store, clock) = (Arc::new(MemoryKeyStore::default()), ManualClock::at(NOW));
-        let node = || {
+        let node = async || {
             let builder = Strongroom::builder().serving([EU, US]).key_store(Arc::clone(&store)).kms(kms.clone());
-            builder.clock(clock.clone()).revocation_bound(BOUND).build().unwrap()
+            builder.clock(clock.clone()).revocation_bound(BOUND).trusting_the_key_store().build().await.unwrap()
         };
-        let (node, other) = (node(), node());
+        let (node, other) = (node().await, node().await);
         let kek = local.create_kek("acme", region(EU)).unwrap();
         let policy = edit(TenantPolicy::new(kek, region(EU)).scope_by(["channel"]));
-        node.admin().enroll("acme", policy).await.unwrap();
+        node.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
         Self { node, other, local, kms, clock, store }
     }
 
@@ -75,7 +75,7 @@ impl Fleet {
     }
 
     async fn records(&self) -> Vec<KeyRecord> {
-        self.node.admin().keys("acme", None, 1000).await.unwrap()
+        self.node.admin("a test", "to test").unwrap().keys("acme", None, 1000).await.unwrap()
     }
 
     async fn record(&self, sealed: &[u8]) -> KeyRecord {

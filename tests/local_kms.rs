@@ -115,13 +115,13 @@ async fn older_versions_still_unwrap_and_a_disabled_kek_does_nothing() {
     let path = folder.path().join("keks.json");
     let kms = LocalKms::open(&path).unwrap();
     let kek = kms.create_kek("acme", region()).unwrap();
-    let room = room(kms.clone()).build().unwrap();
-    room.admin().enroll("acme", TenantPolicy::new(kek.clone(), region())).await.unwrap();
+    let room = room(kms.clone()).trusting_the_key_store().build().await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll("acme", TenantPolicy::new(kek.clone(), region())).await.unwrap();
     let scope = room.tenant("acme").await.unwrap().scope([]).unwrap();
     let old = scope.seal(&[], b"old").await.unwrap();
     assert_eq!(kms.rotate_kek("acme").unwrap(), 2);
     assert_eq!(kms.describe(&kek).await.unwrap().version, "2");
-    room.admin().rotate("acme", &[]).await.unwrap();
+    room.admin("a test", "to test").unwrap().rotate("acme", &[]).await.unwrap();
     let new = scope.seal(&[], b"new").await.unwrap();
 
     // Another handle of the file sees all that was changed, and so does a fresh start.
@@ -131,7 +131,7 @@ async fn older_versions_still_unwrap_and_a_disabled_kek_does_nothing() {
     again.reload().unwrap();
     assert!(!again.describe(&kek).await.unwrap().enabled);
 
-    room.admin().purge("acme").unwrap();
+    room.admin("a test", "to test").unwrap().purge("acme").unwrap();
     for sealed in [&old, &new] {
         let refused = scope.open(&[], sealed).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Denied);

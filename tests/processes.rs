@@ -31,7 +31,9 @@ async fn room(folder: &Path, store: &str) -> Strongroom {
         .serving(["eu-central-1"])
         .key_store(open(store).await)
         .kms(LocalKms::open(folder.join("keks.json")).unwrap())
+        .trusting_the_key_store()
         .build()
+        .await
         .unwrap()
 }
 
@@ -56,7 +58,7 @@ fn racer() {
             let scope = acme.scope(fields).unwrap();
             for step in ["created", "rotated"] {
                 if step == "rotated" {
-                    room.admin().rotate("acme", &fields).await.unwrap();
+                    room.admin("a test", "to test").unwrap().rotate("acme", &fields).await.unwrap();
                 }
                 let sealed = scope.seal(&[("step", step)], channel.as_bytes()).await.unwrap();
                 writeln!(out, "{channel} {step} {}", base16ct::lower::encode_string(&sealed)).unwrap();
@@ -88,7 +90,9 @@ fn race(folder: &Path, store: &str, rounds: usize) {
     let region = Region::new("eu-central-1").unwrap();
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).period(Period::Month);
-    runtime.block_on(async { room(folder, store).await.admin().enroll("acme", policy).await.unwrap() });
+    runtime.block_on(async {
+        room(folder, store).await.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap()
+    });
 
     let mut racers: Vec<_> = (0..2)
         .map(|_| {
@@ -139,7 +143,7 @@ fn race(folder: &Path, store: &str, rounds: usize) {
         let mut active = BTreeMap::new();
         let mut after = None;
         loop {
-            let page = room.admin().keys("acme", after.as_ref(), 500).await.unwrap();
+            let page = room.admin("a test", "to test").unwrap().keys("acme", after.as_ref(), 500).await.unwrap();
             let Some(last) = page.last() else { break };
             after = Some(last.key_id);
             for key in page {

@@ -219,7 +219,9 @@ async fn the_python_reference_unwraps_and_opens_what_a_room_sealed() {
         .serving(["eu-central-1"])
         .key_store(MemoryKeyStore::default())
         .kms(kms.clone())
+        .trusting_the_key_store()
         .build()
+        .await
         .unwrap();
     let mut reference = Reference::start();
     for (tenant, suite) in [("acme", Suite::Aes256Gcm), ("globex", Suite::ChaCha20Poly1305)] {
@@ -227,10 +229,10 @@ async fn the_python_reference_unwraps_and_opens_what_a_room_sealed() {
             .scope_by(["workspace", "channel"])
             .period(strongroom::Period::Hour)
             .suite(suite);
-        room.admin().enroll(tenant, policy).await.unwrap();
+        room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         let scope = room.tenant(tenant).await.unwrap().scope([("workspace", "W1"), ("channel", "C9")]).unwrap();
         let sealed = scope.seal(&[("message", "M77")], b"hello").await.unwrap();
-        let record = room.admin().keys(tenant, None, 1).await.unwrap().remove(0);
+        let record = room.admin("a test", "to test").unwrap().keys(tenant, None, 1).await.unwrap().remove(0);
 
         let period = record.period.as_ref().unwrap().to_string();
         let (period_name, period_value) = period.split_once('=').unwrap();

@@ -29,15 +29,15 @@ fn region(name: &str) -> Region {
 }
 
 impl House {
-    fn empty() -> Self {
+    async fn empty() -> Self {
         let local = LocalKms::in_memory();
         let kms = FaultyKms::new(local.clone());
         let (store, clock) = (Arc::new(MemoryKeyStore::default()), ManualClock::at(NOW));
-        let room = Self::another_room(&store, &kms, &clock, [HOME]);
+        let room = Self::another_room(&store, &kms, &clock, [HOME]).await;
         Self { room, store, local, kms, clock }
     }
 
-    fn another_room<const N: usize>(
+    async fn another_room<const N: usize>(
         store: &Arc<MemoryKeyStore>,
         kms: &FaultyKms,
         clock: &ManualClock,
@@ -48,21 +48,23 @@ impl House {
             .key_store(Arc::clone(store))
             .kms(kms.clone())
             .clock(clock.clone())
+            .trusting_the_key_store()
             .build()
+            .await
             .unwrap()
     }
 
     /// Another process on the same store and KMS.
-    fn other_process(&self) -> Strongroom {
-        Self::another_room(&self.store, &self.kms, &self.clock, [HOME])
+    async fn other_process(&self) -> Strongroom {
+        Self::another_room(&self.store, &self.kms, &self.clock, [HOME]).await
     }
 
     async fn with(edit: impl Fn(TenantPolicy) -> TenantPolicy) -> Self {
-        let house = Self::empty();
+        let house = Self::empty().await;
         for tenant in ["acme", "globex"] {
             let kek = house.local.create_kek(tenant, region(HOME)).unwrap();
             let policy = edit(TenantPolicy::new(kek, region(HOME)).scope_by(["channel"]));
-            house.room.admin().enroll(tenant, policy).await.unwrap();
+            house.room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         }
         house
     }
@@ -175,7 +177,7 @@ async fn ten_thousand_first_users_make_one_kms_call() {
     assert_eq!(house.kms.calls() - before, 1, "a new key: one generate");
 
     // And 10 000 first openers of the key that exists now, in another process.
-    let elsewhere = channel_of(&house.other_process(), "acme", "C9").await;
+    let elsewhere = channel_of(&house.other_process().await, "acme", "C9").await;
     let before = house.kms.calls();
     let users: Vec<_> = sealed
         .into_iter()
@@ -248,11 +250,14 @@ async fn a_lying_kms_is_caught_before_a_byte_is_sealed_or_opened() {
     for (fault, caught) in [(Fault::WrongKey, ErrorKind::KeyMismatch), (Fault::EmptyWrapping, ErrorKind::Unavailable)] {
         house.kms.set(fault);
         assert_eq!(kind(scope.seal(&[], b"x").await), caught, "{fault:?} while creating");
-        assert!(house.room.admin().keys("acme", None, 10).await.unwrap().is_empty(), "a bad key was stored");
+        assert!(
+            house.room.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap().is_empty(),
+            "a bad key was stored"
+        );
     }
     house.kms.set(Fault::None);
     let sealed = scope.seal(&[], b"x").await.unwrap();
-    house.room.admin().purge("acme").unwrap();
+    house.room.admin("a test", "to test").unwrap().purge("acme").unwrap();
     for fault in [Fault::WrongKey, Fault::ShortKey] {
         house.kms.set(fault);
         assert_eq!(kind(scope.open(&[], &sealed).await), ErrorKind::KeyMismatch, "{fault:?}");
@@ -267,16 +272,16 @@ async fn a_lying_kms_is_caught_before_a_byte_is_sealed_or_opened() {
 #[tokio::test]
 async fn another_tenants_wrapped_key_does_not_unwrap_even_under_one_kek() {
     use strongroom::KeyStore;
-    let house = House::empty();
+    let house = House::empty().await;
     let kek = house.local.create_kek("shared", region(HOME)).unwrap();
     for tenant in ["acme", "globex"] {
         let policy = TenantPolicy::new(kek.clone(), region(HOME)).scope_by(["channel"]);
-        house.room.admin().enroll(tenant, policy).await.unwrap();
+        house.room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
     }
     let acme = house.channel("acme", "C9").await;
     let sealed = acme.seal(&[], b"acme's").await.unwrap();
     // A tampered store: acme's record under globex's name.
-    let mut stolen = house.room.admin().keys("acme", None, 1).await.unwrap().remove(0);
+    let mut stolen = house.room.admin("a test", "to test").unwrap().keys("acme", None, 1).await.unwrap().remove(0);
     stolen.tenant = strongroom::TenantId::new("globex").unwrap();
     house.store.insert_active(&stolen).await.unwrap();
     let globex = house.channel("globex", "C9").await;
@@ -290,7 +295,7 @@ async fn regions_are_checked_before_any_call() {
     let scope = house.channel("acme", "C9").await;
     let sealed = scope.seal(&[], b"x").await.unwrap();
     // Another process serves another region of the same store.
-    let us = House::another_room(&house.store, &house.kms, &house.clock, ["us-east-1"]);
+    let us = House::another_room(&house.store, &house.kms, &house.clock, ["us-east-1"]).await;
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     // Reading the log of changes goes on by itself and asks for no key.
@@ -298,8 +303,14 @@ async fn regions_are_checked_before_any_call() {
         counter.fetch_add(usize::from(!point.contains("changes")), Ordering::SeqCst);
         Ok(())
     });
-    let us_counting =
-        Strongroom::builder().serving(["us-east-1"]).key_store(counting).kms(house.kms.clone()).build().unwrap();
+    let us_counting = Strongroom::builder()
+        .serving(["us-east-1"])
+        .key_store(counting)
+        .kms(house.kms.clone())
+        .trusting_the_key_store()
+        .build()
+        .await
+        .unwrap();
     let scope = channel_of(&us_counting, "acme", "C9").await;
     let (kms_calls, store_calls) = (house.kms.calls(), asked.load(Ordering::SeqCst));
     let mut copy = sealed.clone();
@@ -321,17 +332,19 @@ async fn regions_are_checked_before_any_call() {
 
     // A KEK in another region than the tenant's home is refused at enrolment, and so is a home that is not served.
     let kek = house.local.create_kek("us", region("us-east-1")).unwrap();
-    let admin = house.room.admin();
+    let admin = house.room.admin("a test", "to test").unwrap();
     let mixed = TenantPolicy::new(kek.clone(), region(HOME));
     assert_eq!(kind(admin.enroll("mixed", mixed).await), ErrorKind::Region);
     assert_eq!(kind(admin.enroll("us", TenantPolicy::new(kek.clone(), region("us-east-1"))).await), ErrorKind::Region);
-    assert!(us.admin().enroll("us", TenantPolicy::new(kek, region("us-east-1"))).await.is_ok());
+    assert!(
+        us.admin("a test", "to test").unwrap().enroll("us", TenantPolicy::new(kek, region("us-east-1"))).await.is_ok()
+    );
 }
 
 #[tokio::test]
 async fn enrolment_checks_policy_kek_and_name() {
     let house = House::new().await;
-    let admin = house.room.admin();
+    let admin = house.room.admin("a test", "to test").unwrap();
     let policy = |kek: &str| TenantPolicy::new(KekUri::new(kek).unwrap(), region(HOME));
     assert_eq!(kind(admin.enroll("acme", policy("local:acme")).await), ErrorKind::Conflict);
     assert_eq!(kind(admin.enroll("", policy("local:acme")).await), ErrorKind::InvalidArgument);
@@ -356,7 +369,7 @@ async fn rotation_on_demand_by_age_by_count_and_by_period() {
     let scope = house.channel("acme", "C9").await;
     let mut sealed = vec![scope.seal(&[], b"1").await.unwrap()];
     let key_id = |sealed: &[u8]| *Header::parse(sealed).unwrap().key_id();
-    let rotated = house.room.admin().rotate("acme", &[("channel", "C9")]).await.unwrap();
+    let rotated = house.room.admin("a test", "to test").unwrap().rotate("acme", &[("channel", "C9")]).await.unwrap();
     sealed.push(scope.seal(&[], b"1").await.unwrap());
     assert_eq!(key_id(&sealed[1]), *rotated.as_bytes());
 
@@ -376,7 +389,7 @@ async fn rotation_on_demand_by_age_by_count_and_by_period() {
 
     house.clock.advance(Duration::from_secs(24 * 3600));
     sealed.push(scope.seal(&[], b"1").await.unwrap());
-    let keys = house.room.admin().keys("acme", None, 100).await.unwrap();
+    let keys = house.room.admin("a test", "to test").unwrap().keys("acme", None, 100).await.unwrap();
     let last = keys.iter().find(|k| k.key_id.as_bytes() == &key_id(sealed.last().unwrap())).unwrap();
     assert_eq!(last.period.as_ref().unwrap().as_str(), "day=2026-11-23");
     for sealed in &sealed {
@@ -455,7 +468,7 @@ async fn denied_is_not_down() {
     let globex = house.channel("globex", "C9").await;
     let (sealed8, sealed9) = (c8.seal(&[], b"8").await.unwrap(), c9.seal(&[], b"9").await.unwrap());
     let theirs = globex.seal(&[], b"g").await.unwrap();
-    let elsewhere = house.other_process();
+    let elsewhere = house.other_process().await;
     let cold = channel_of(&elsewhere, "acme", "C9").await;
     cold.open(&[], &sealed9).await.unwrap();
     assert_eq!(elsewhere.cached_keys(), 1);
@@ -510,7 +523,9 @@ async fn a_kms_that_never_answers_is_unavailable_after_the_deadline() {
         .key_store(Arc::clone(&house.store))
         .kms(house.kms.clone())
         .kms_deadline(Duration::from_millis(20))
+        .trusting_the_key_store()
         .build()
+        .await
         .unwrap();
     let scope = channel_of(&room, "acme", "C9").await;
     house.kms.set(Fault::Hangs);
@@ -523,7 +538,7 @@ async fn a_kms_that_never_answers_is_unavailable_after_the_deadline() {
 #[tokio::test]
 async fn revoke_takes_effect_at_once_and_restore_undoes_it() {
     let house = House::with(|p| p.period(Period::Hour)).await;
-    let admin = house.room.admin();
+    let admin = house.room.admin("a test", "to test").unwrap();
     let (c8, c9) = (house.channel("acme", "C8").await, house.channel("acme", "C9").await);
     let (sealed8, sealed9) = (c8.seal(&[], b"8").await.unwrap(), c9.seal(&[], b"9").await.unwrap());
     let hot = c9.hot().await.unwrap();
@@ -563,9 +578,9 @@ async fn another_process_stops_at_the_latest_after_the_time_to_live() {
     let house = House::new().await;
     let scope = house.channel("acme", "C9").await;
     let sealed = scope.seal(&[], b"9").await.unwrap();
-    let elsewhere = channel_of(&house.other_process(), "acme", "C9").await;
+    let elsewhere = channel_of(&house.other_process().await, "acme", "C9").await;
     elsewhere.open(&[], &sealed).await.unwrap();
-    house.room.admin().revoke("acme", Selector::everything()).await.unwrap();
+    house.room.admin("a test", "to test").unwrap().revoke("acme", Selector::everything()).await.unwrap();
     house.clock.advance(TTL);
     assert_eq!(kind(elsewhere.open(&[], &sealed).await), ErrorKind::Revoked);
 }
@@ -576,7 +591,7 @@ async fn a_load_under_way_does_not_survive_a_revocation() {
     let house = House::new().await;
     let scope = house.channel("acme", "C9").await;
     let sealed = scope.seal(&[], b"9").await.unwrap();
-    house.room.admin().purge("acme").unwrap();
+    house.room.admin("a test", "to test").unwrap().purge("acme").unwrap();
     house.kms.set(Fault::Slow(Duration::from_secs(1)));
     let before = house.kms.unwraps();
     let opening = {
@@ -586,7 +601,7 @@ async fn a_load_under_way_does_not_survive_a_revocation() {
     while house.kms.unwraps() == before {
         tokio::task::yield_now().await;
     }
-    house.room.admin().revoke("acme", Selector::everything()).await.unwrap();
+    house.room.admin("a test", "to test").unwrap().revoke("acme", Selector::everything()).await.unwrap();
     assert_eq!(kind(opening.await.unwrap()), ErrorKind::Revoked);
     assert_eq!(house.room.cached_keys(), 0);
 }
@@ -612,11 +627,11 @@ async fn a_page_loads_each_key_once_and_answers_row_by_row() {
             let id = format!("M{n}-{m}");
             sealed.push((id.clone(), scope.seal(&[("message", &id)], id.as_bytes()).await.unwrap()));
         }
-        house.room.admin().rotate("acme", &[("channel", "C9")]).await.unwrap();
+        house.room.admin("a test", "to test").unwrap().rotate("acme", &[("channel", "C9")]).await.unwrap();
     }
     let mut bad = sealed[4].1.clone();
     *bad.last_mut().unwrap() ^= 1;
-    house.room.admin().purge("acme").unwrap();
+    house.room.admin("a test", "to test").unwrap().purge("acme").unwrap();
     let before = house.kms.calls();
     let contexts: Vec<_> = sealed.iter().map(|(id, _)| [("message", id.as_str())]).collect();
     let mut rows: Vec<_> =
@@ -637,15 +652,15 @@ async fn a_page_loads_each_key_once_and_answers_row_by_row() {
 
 #[tokio::test]
 async fn any_of_several_keks_opens_and_all_of_them_denied_is_denied() {
-    let house = House::empty();
+    let house = House::empty().await;
     let (one, two) = ("one", "two");
     let keks: Vec<_> = [one, two].map(|name| house.local.create_kek(name, region(HOME)).unwrap()).into();
     let policy = TenantPolicy::new(keks[0].clone(), region(HOME)).or_kek(keks[1].clone());
-    house.room.admin().enroll("acme", policy).await.unwrap();
+    house.room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
     let scope = house.room.tenant("acme").await.unwrap().scope([]).unwrap();
     let sealed = scope.seal(&[], b"x").await.unwrap();
     let opens = async || {
-        house.room.admin().purge("acme").unwrap();
+        house.room.admin("a test", "to test").unwrap().purge("acme").unwrap();
         scope.open(&[], &sealed).await.map(|_| ())
     };
     opens().await.unwrap();
@@ -659,19 +674,21 @@ async fn any_of_several_keks_opens_and_all_of_them_denied_is_denied() {
 
 #[tokio::test]
 async fn the_cache_is_bounded_for_all_and_for_each_tenant() {
-    let house = House::empty();
+    let house = House::empty().await;
     let room = Strongroom::builder()
         .serving([HOME])
         .key_store(Arc::clone(&house.store))
         .kms(house.kms.clone())
         .cached_keys(10)
         .cached_keys_per_tenant(4)
+        .trusting_the_key_store()
         .build()
+        .await
         .unwrap();
     for tenant in ["a", "b", "c", "d"] {
         let kek = house.local.create_kek(tenant, region(HOME)).unwrap();
         let policy = TenantPolicy::new(kek, region(HOME)).scope_by(["channel"]);
-        room.admin().enroll(tenant, policy).await.unwrap();
+        room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         for channel in 0..20 {
             let scope = channel_of(&room, tenant, &channel.to_string()).await;
             let sealed = scope.seal(&[], b"x").await.unwrap();
@@ -692,8 +709,14 @@ async fn a_policy_change_counts_from_the_next_seal() {
     let house = House::new().await;
     let scope = house.channel("acme", "C9").await;
     let old = scope.seal(&[], b"x").await.unwrap();
-    let row = house.room.admin().tenant("acme").await.unwrap();
-    house.room.admin().set_policy("acme", row.policy.suite(Suite::ChaCha20Poly1305)).await.unwrap();
+    let row = house.room.admin("a test", "to test").unwrap().tenant("acme").await.unwrap();
+    house
+        .room
+        .admin("a test", "to test")
+        .unwrap()
+        .set_policy("acme", row.policy.suite(Suite::ChaCha20Poly1305))
+        .await
+        .unwrap();
     let new = scope.seal(&[], b"x").await.unwrap();
     assert_eq!(Header::parse(&old).unwrap().suite(), Suite::Aes256Gcm);
     assert_eq!(Header::parse(&new).unwrap().suite(), Suite::ChaCha20Poly1305);
@@ -706,17 +729,34 @@ async fn a_policy_change_counts_from_the_next_seal() {
 async fn building_says_what_is_missing() {
     let store = MemoryKeyStore::default;
     for (built, missing) in [
-        (Strongroom::builder().serving([HOME]).kms(LocalKms::in_memory()).build(), "key store"),
-        (Strongroom::builder().key_store(store()).kms(LocalKms::in_memory()).build(), "region"),
-        (Strongroom::builder().serving([HOME]).key_store(store()).build(), "KMS"),
-        (Strongroom::builder().serving(["EU!"]).key_store(store()).kms(LocalKms::in_memory()).build(), "region"),
+        (
+            Strongroom::builder().serving([HOME]).kms(LocalKms::in_memory()).trusting_the_key_store().build().await,
+            "key store",
+        ),
+        (
+            Strongroom::builder().key_store(store()).kms(LocalKms::in_memory()).trusting_the_key_store().build().await,
+            "region",
+        ),
+        (Strongroom::builder().serving([HOME]).key_store(store()).trusting_the_key_store().build().await, "KMS"),
+        (
+            Strongroom::builder()
+                .serving(["EU!"])
+                .key_store(store())
+                .kms(LocalKms::in_memory())
+                .trusting_the_key_store()
+                .build()
+                .await,
+            "region",
+        ),
         (
             Strongroom::builder()
                 .serving([HOME])
                 .key_store(store())
                 .kms(LocalKms::in_memory())
                 .kms(LocalKms::in_memory())
-                .build(),
+                .trusting_the_key_store()
+                .build()
+                .await,
             "scheme local",
         ),
     ] {
@@ -725,7 +765,8 @@ async fn building_says_what_is_missing() {
     }
     let outside = std::thread::spawn(|| {
         let builder = Strongroom::builder().serving([HOME]).key_store(MemoryKeyStore::default());
-        builder.kms(LocalKms::in_memory()).build().err().map(|e| e.to_string())
+        let build = builder.kms(LocalKms::in_memory()).trusting_the_key_store().build();
+        futures_util::FutureExt::now_or_never(build).unwrap().err().map(|e| e.to_string())
     });
     assert!(outside.join().unwrap().is_some_and(|e| e.contains("Tokio runtime")));
 }

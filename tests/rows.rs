@@ -91,7 +91,9 @@ async fn a_room_takes_no_tenant_row_beyond_its_limits() {
         .key_store(store)
         .kms(LocalKms::in_memory())
         .clock(ManualClock::at(0))
+        .trusting_the_key_store()
         .build()
+        .await
         .unwrap();
     malformed(room.tenant("acme").await, "epoch 0");
 }

@@ -37,18 +37,20 @@ impl Fixture {
             .serving(["eu-central-1", "eu-central-2"])
             .key_store(SqliteKeyStore::open(folder.path().join("keys.db")).await.unwrap())
             .kms(kms)
+            .trusting_the_key_store()
             .build()
+            .await
             .unwrap();
         let policy = TenantPolicy::new(kek, region)
             .scope_by(["channel"])
             .period(Period::Month)
             .allow_region(Region::new("eu-central-2").unwrap());
-        room.admin().enroll("acme", policy).await.unwrap();
+        room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
         let acme = room.tenant("acme").await.unwrap();
         acme.scope([("channel", "C8")]).unwrap().seal(&[], b"8").await.unwrap();
         let scope = acme.scope([("channel", "C9")]).unwrap();
         let sealed = scope.seal(&[], b"9").await.unwrap();
-        room.admin().purge("acme").unwrap();
+        room.admin("a test", "to test").unwrap().purge("acme").unwrap();
         Self { folder, room, scope, sealed }
     }
 
@@ -86,7 +88,11 @@ async fn rows_that_cannot_be_are_malformed() {
         f.tamper(&format!("UPDATE data_keys SET {set} WHERE instr(scope, x'4339')")).await;
         let refused = f.scope.open(&[], &f.sealed).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Malformed, "{set}: {refused}");
-        assert_eq!(f.room.admin().keys("acme", None, 10).await.unwrap_err().kind(), ErrorKind::Malformed, "{set}");
+        assert_eq!(
+            f.room.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap_err().kind(),
+            ErrorKind::Malformed,
+            "{set}"
+        );
     }
     for set in [
         "policy = '{}'",
@@ -124,7 +130,7 @@ async fn rows_that_somebody_changed_open_nothing() {
     }
     // The row of another key under this key's id, wrapped for exactly this scope: only the commitment can tell.
     let f = Fixture::new().await;
-    f.room.admin().rotate("acme", &[("channel", "C9")]).await.unwrap();
+    f.room.admin("a test", "to test").unwrap().rotate("acme", &[("channel", "C9")]).await.unwrap();
     f.tamper(
         "UPDATE data_keys SET wrapped = (SELECT wrapped FROM data_keys WHERE state = 'active' AND instr(scope, x'4339'))
          WHERE state = 'deactivated'",

@@ -20,8 +20,8 @@ pub(crate) async fn room(suite: Suite, build: impl FnOnce(StrongroomBuilder) -> 
     let builder = Strongroom::builder().serving([REGION]).key_store(MemoryKeyStore::default()).kms(kms);
     // No runtime is driven while calls are measured, so nobody reads the log of changes.
     let builder = builder.revocation_bound(Duration::from_hours(24));
-    let room = build(builder).build().unwrap();
-    room.admin().enroll(TENANT, policy(suite)).await.unwrap();
+    let room = build(builder).trusting_the_key_store().build().await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll(TENANT, policy(suite)).await.unwrap();
     room
 }
 
@@ -49,7 +49,7 @@ pub(crate) async fn scope(room: &Strongroom) -> ScopeHandle {
 pub(crate) async fn by_fresh_writers(room: &Strongroom, plaintext: &[u8], writers: usize) -> Vec<Vec<u8>> {
     let mut sealed = Vec::new();
     for _ in 0..writers {
-        room.admin().purge(TENANT).unwrap();
+        room.admin("a test", "to test").unwrap().purge(TENANT).unwrap();
         sealed.push(scope(room).await.seal(&CONTEXT, plaintext).await.unwrap());
     }
     sealed

@@ -50,7 +50,14 @@ async fn room(folder: &Path, clock: impl Clock) -> Outcome<(Strongroom, LocalKms
     let local = LocalKms::open(folder.join("keks.json"))?;
     let kms = CountingKms::new(local.clone());
     let store = SqliteKeyStore::open(folder.join("keys.db")).await?;
-    let room = Strongroom::builder().serving([REGION]).key_store(store).kms(kms.clone()).clock(clock).build()?;
+    let room = Strongroom::builder()
+        .serving([REGION])
+        .key_store(store)
+        .kms(kms.clone())
+        .clock(clock)
+        .trusting_the_key_store()
+        .build()
+        .await?;
     Ok((room, local, kms))
 }
 
@@ -65,7 +72,7 @@ async fn seal_all(export: &Export, folder: &Path, table: &Table, figures: &mut F
     let (room, local, kms) = room(folder, clock.clone()).await?;
     let kek = local.create_kek("acme-2026", Region::new(REGION)?)?;
     let policy = TenantPolicy::new(kek, Region::new(REGION)?).scope_by(["workspace", "channel"]).period(Period::Hour);
-    room.admin().enroll(TENANT, policy).await?;
+    room.admin("ops@example.com", "an example")?.enroll(TENANT, policy).await?;
 
     let bar = progress(export.bytes, "sealing")?;
     let mut hours = HashSet::new();
@@ -81,7 +88,7 @@ async fn seal_all(export: &Export, folder: &Path, table: &Table, figures: &mut F
                 if now != hour {
                     // A sealing key in hand is used until its hour ends by the monotonic clock, which does not jump with
                     // the replayed one: let the next seal ask again.
-                    room.admin().purge(TENANT)?;
+                    room.admin("ops@example.com", "an example")?.purge(TENANT)?;
                     hour.clone_from(&now);
                 }
                 let started = Instant::now();
@@ -98,7 +105,7 @@ async fn seal_all(export: &Export, folder: &Path, table: &Table, figures: &mut F
     bar.finish_and_clear();
     let mut last = None;
     loop {
-        let page = room.admin().keys(TENANT, last.as_ref(), 1000).await?;
+        let page = room.admin("ops@example.com", "an example")?.keys(TENANT, last.as_ref(), 1000).await?;
         let Some(key) = page.last() else { break };
         last = Some(key.key_id);
         figures.data_keys += page.len();

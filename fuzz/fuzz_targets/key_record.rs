@@ -78,7 +78,7 @@ fn region(n: usize) -> Region {
 
 fn build(store: impl KeyStore, kms: &LocalKms) -> Strongroom {
     let builder = Strongroom::builder().serving(REGIONS).clock(ManualClock::at(NOW));
-    builder.key_store(store).kms(kms.clone()).build().unwrap()
+    builder.key_store(store).kms(kms.clone()).trusting_the_key_store().build().await.unwrap()
 }
 
 impl World {
@@ -99,10 +99,10 @@ impl World {
         ];
         let mut envelopes = Vec::new();
         for (tenant, policy) in TENANTS.into_iter().zip(policies) {
-            room.admin().enroll(tenant, policy.scope_by(["channel"])).await.unwrap();
+            room.admin("a test", "to test").unwrap().enroll(tenant, policy.scope_by(["channel"])).await.unwrap();
             for (channel, rotate) in [(CHANNELS[0], false), (CHANNELS[0], true), (CHANNELS[1], false)] {
                 if rotate {
-                    room.admin().rotate(tenant, &[("channel", channel)]).await.unwrap();
+                    room.admin("a test", "to test").unwrap().rotate(tenant, &[("channel", channel)]).await.unwrap();
                 }
                 let scope = room.tenant(tenant).await.unwrap().scope([("channel", channel)]).unwrap();
                 envelopes.push((tenant, scope.seal(&[], TEXT).await.unwrap()));
@@ -110,7 +110,7 @@ impl World {
         }
         let (mut tenants, mut keys) = (Vec::new(), Vec::new());
         for tenant in TENANTS {
-            tenants.push(TenantRow::of(&room.admin().tenant(tenant).await.unwrap()).unwrap());
+            tenants.push(TenantRow::of(&room.admin("a test", "to test").unwrap().tenant(tenant).await.unwrap()).unwrap());
         }
         for (tenant, envelope) in envelopes {
             let key_id = KeyId::from_bytes(*Header::parse(&envelope).unwrap().key_id());

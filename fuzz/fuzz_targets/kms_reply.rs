@@ -370,21 +370,21 @@ async fn scope(room: &Strongroom, tenant: &str, channel: bool) -> Result<ScopeHa
     room.tenant(tenant).await?.scope([("channel", if channel { "C8" } else { "C9" })])
 }
 
-fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms, clock: &ManualClock) -> Strongroom {
+async fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms, clock: &ManualClock) -> Strongroom {
     let builder = Strongroom::builder().serving([REGION]).clock(clock.clone());
-    builder.key_store(Arc::clone(store)).kms(kms).build().unwrap()
+    builder.key_store(Arc::clone(store)).kms(kms).trusting_the_key_store().build().await.unwrap()
 }
 
 impl World {
     async fn new(input: &Input<'_>) -> Self {
         let (store, kms, clock) = (Arc::default(), Liar::default(), ManualClock::at(NOW));
-        let room = room(&store, kms.clone(), &clock);
+        let room = room(&store, kms.clone(), &clock).await;
         for tenant in TENANTS {
             let policy = TenantPolicy::new(keks(input.keks), region())
                 .scope_by(["channel"])
                 .period(if input.hours { Period::Hour } else { Period::None })
                 .suite(Suite::ALL[usize::from(input.second_suite)]);
-            room.admin().enroll(tenant, policy).await.unwrap();
+            room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         }
         Self { room, store, kms, clock, messages: Vec::new(), rewrapped: [None; 2] }
     }
@@ -393,7 +393,7 @@ impl World {
         match step {
             Step::Lies { purge, lies } => {
                 if *purge {
-                    self.room.admin().purge_all();
+                    self.room.admin("a test", "to test").unwrap().purge_all();
                 }
                 self.kms.lock().lies = lies.iter().cloned().collect();
             }
@@ -406,20 +406,20 @@ impl World {
             Step::Reseal(n) => self.reseal(*n).await?,
             Step::Rotate { tenant: whose, channel } => {
                 let channel = if *channel { "C8" } else { "C9" };
-                self.room.admin().rotate(tenant(*whose), &[("channel", channel)]).await?;
+                self.room.admin("a test", "to test").unwrap().rotate(tenant(*whose), &[("channel", channel)]).await?;
             }
             Step::Rewrap { tenant: whose, keks: to } => {
                 self.rewrapped[usize::from(*whose)] = Some(*to);
-                let walked = self.room.admin().rewrap(tenant(*whose), keks(*to), &WalkOptions::default()).await?;
+                let walked = self.room.admin("a test", "to test").unwrap().rewrap(tenant(*whose), keks(*to), &WalkOptions::default()).await?;
                 if walked.failed > 0 {
                     return Err(Error::new(ErrorKind::Unavailable, "some records are not rewrapped yet"));
                 }
             }
             Step::Probe { tenant: whose } => {
-                let row = self.room.admin().tenant(tenant(*whose)).await?;
-                self.room.admin().probe(tenant(*whose), &row.policy, &Expected::default()).await?;
+                let row = self.room.admin("a test", "to test").unwrap().tenant(tenant(*whose)).await?;
+                self.room.admin("a test", "to test").unwrap().probe(tenant(*whose), &row.policy, &Expected::default()).await?;
             }
-            Step::Purge => drop(self.room.admin().purge_all()),
+            Step::Purge => drop(self.room.admin("a test", "to test").unwrap().purge_all()),
             Step::Advance(tenths) => self.clock.advance(Duration::from_secs(30) * u32::from(*tenths)),
             Step::Blob { kek, context, wrapped, edit } => self.blob(*kek, *context, *wrapped, edit.as_ref()).await,
         }
@@ -475,16 +475,16 @@ impl World {
     /// The KMS is honest again.
     async fn settle(mut self) {
         self.kms.lock().lies.clear();
-        self.room.admin().purge_all();
+        self.room.admin("a test", "to test").unwrap().purge_all();
         self.open_all(&self.room).await;
-        self.open_all(&room(&self.store, LOCAL.clone(), &self.clock)).await;
+        self.open_all(&room(&self.store, LOCAL.clone(), &self.clock).await).await;
         for (whose, to) in [false, true].into_iter().zip(self.rewrapped) {
             if let Some(keks) = to {
                 self.step(&Step::Rewrap { tenant: whose, keks }).await.expect("an honest KMS rewraps");
             }
         }
         if self.rewrapped != [None, None] {
-            self.open_all(&room(&self.store, LOCAL.clone(), &self.clock)).await;
+            self.open_all(&room(&self.store, LOCAL.clone(), &self.clock).await).await;
         }
     }
 }

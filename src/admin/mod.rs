@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::attribution::Attribution;
 use crate::key::change::{Change, Forget};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::policy::TenantPolicy;
@@ -34,8 +35,8 @@ use crate::sealer::TenantHandle;
 /// # let kms = LocalKms::in_memory();
 /// # let region = Region::new("eu-central-1")?;
 /// # let kek = kms.create_kek("acme", region.clone())?;
-/// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).build()?;
-/// let admin = room.admin();
+/// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
+/// let admin = room.admin("ops@example.com", "an example")?;
 /// admin.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
 /// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
 /// let old = channel.seal(&[], b"before").await?;
@@ -53,14 +54,20 @@ use crate::sealer::TenantHandle;
 #[derive(Clone)]
 pub struct Admin {
     keyring: Arc<Keyring>,
+    by: Attribution,
 }
 
 /// Tries of a read-change-write that others got in between of.
 const TRIES: usize = 16;
 
 impl Admin {
-    pub(crate) fn new(keyring: Arc<Keyring>) -> Self {
-        Self { keyring }
+    pub(crate) fn new(keyring: Arc<Keyring>, by: Attribution) -> Self {
+        Self { keyring, by }
+    }
+
+    /// Who decides what this handle does, and why.
+    pub fn attribution(&self) -> &Attribution {
+        &self.by
     }
 
     /// Enrols a tenant. Its KEKs are asked for first: each must be enabled and in a region

@@ -101,12 +101,12 @@ impl Admin {
     /// # let kms = LocalKms::in_memory();
     /// # let region = Region::new("eu-central-1")?;
     /// # let kek = kms.create_kek("acme", region.clone())?;
-    /// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).build()?;
+    /// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
     /// let policy = TenantPolicy::new(kek, region).scope_by(["channel"]);
-    /// let report = room.admin().probe("acme", &policy, &Expected::default()).await?;
+    /// let report = room.admin("ops@example.com", "an example")?.probe("acme", &policy, &Expected::default()).await?;
     /// println!("{report}"); // a table for the tenant's administrator
     /// if report.is_ready() {
-    ///     room.admin().enroll("acme", policy).await?;
+    ///     room.admin("ops@example.com", "an example")?.enroll("acme", policy).await?;
     /// }
     /// # Ok::<(), Error>(()) })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -20,8 +20,8 @@ use crate::sealer::{InHand, ScopeHandle};
 /// # let kms = LocalKms::in_memory();
 /// # let region = Region::new("eu-central-1")?;
 /// # let kek = kms.create_kek("acme", region.clone())?;
-/// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).build()?;
-/// # room.admin().enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
+/// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
+/// # room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
 /// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
 /// let sealed = channel.file_sealer(&[("file", "F1")]).await?.seal_bytes(b"a picture")?;
 ///

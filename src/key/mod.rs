@@ -1,5 +1,6 @@
 //! Floor 2: the domain. Pure: no I/O, no clock of its own; `now` is handed in.
 
+pub(crate) mod attribution;
 pub(crate) mod census;
 pub(crate) mod change;
 pub(crate) mod data_key;

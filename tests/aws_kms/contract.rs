@@ -31,12 +31,12 @@ async fn seal_and_open_in_two_processes() {
     let (kms, admin) = (kms().await, admin().await);
     let kek = create_kek(&admin).await;
     let store = Arc::new(MemoryKeyStore::default());
-    let (one, two) = (room(&store, kms.clone()), room(&store, kms.clone()));
+    let (one, two) = (room(&store, kms.clone()).await, room(&store, kms.clone()).await);
     enroll(&one, &kek).await;
     let sealed = seal(&one, "C9", b"hello").await.unwrap();
     assert_eq!(open(&two, "C9", &sealed).await.unwrap(), b"hello");
     // The record says which key; its wrapping is what AWS gave.
-    let keys = one.admin().keys("acme", None, 10).await.unwrap();
+    let keys = one.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap();
     assert_eq!((keys.len(), keys[0].wrapped.as_ref().unwrap().expression()), (1, (&kek).into()));
 }
 
@@ -44,13 +44,18 @@ async fn seal_and_open_in_two_processes() {
 async fn a_tenant_moves_to_another_key_and_the_old_one_can_go() {
     let (kms, admin) = (kms().await, admin().await);
     let (old, new) = (create_kek(&admin).await, create_kek(&admin).await);
-    let room = room(&Arc::new(MemoryKeyStore::default()), kms);
+    let room = room(&Arc::new(MemoryKeyStore::default()), kms).await;
     enroll(&room, &old).await;
     let sealed = seal(&room, "C9", b"hello").await.unwrap();
-    let walked = room.admin().rewrap("acme", &new, &strongroom::WalkOptions::default()).await.unwrap();
+    let walked = room
+        .admin("a test", "to test")
+        .unwrap()
+        .rewrap("acme", &new, &strongroom::WalkOptions::default())
+        .await
+        .unwrap();
     assert_eq!((walked.done, walked.failed), (1, 0));
     admin.disable_key().key_id(old.name()).send().await.unwrap();
-    room.admin().purge_all();
+    room.admin("a test", "to test").unwrap().purge_all();
     assert_eq!(open(&room, "C9", &sealed).await.unwrap(), b"hello");
 }
 

@@ -92,10 +92,10 @@ async fn a_role_is_assumed_with_its_external_id_once() {
     };
     let kms = through(role("acme-7f3a9c")).await;
     let store = Arc::new(MemoryKeyStore::default());
-    let room = room(&store, kms.clone());
+    let room = room(&store, kms.clone()).await;
     enroll(&room, &kek).await;
     let sealed = seal(&room, "C1", b"one").await.unwrap();
-    room.admin().purge("acme").unwrap();
+    room.admin("a test", "to test").unwrap().purge("acme").unwrap();
     assert_eq!(open(&room, "C1", &sealed).await.unwrap(), b"one");
     let seen = proxy.take_seen();
     let assumed: Vec<_> = seen.iter().filter(|request| request.contains("Action=AssumeRole")).collect();

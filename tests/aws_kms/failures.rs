@@ -193,7 +193,7 @@ async fn no_key_gets_into_an_error() {
 async fn throttling_keeps_the_cached_keys_and_denial_drops_them() {
     let Faulty { proxy, kms, kek } = faulty(|b| b.attempts(1)).await;
     let store = Arc::new(MemoryKeyStore::default());
-    let (room, other) = (self::room(&store, kms), self::room(&store, self::kms().await));
+    let (room, other) = (self::room(&store, kms).await, self::room(&store, self::kms().await).await);
     enroll(&room, &kek).await;
     let cached = seal(&room, "C1", b"one").await.unwrap();
     let not_cached = seal(&other, "C3", b"three").await.unwrap();

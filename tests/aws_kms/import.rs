@@ -78,13 +78,13 @@ async fn import_use_delete_import_again() {
         assert_eq!((said.is_enabled(), said.material_expires_at), (true, None));
 
         let store = Arc::new(MemoryKeyStore::default());
-        let room = room(&store, kms.clone());
+        let room = room(&store, kms.clone()).await;
         enroll(&room, &kek).await;
         let sealed = seal(&room, "C1", b"one").await.unwrap();
 
         // The kill switch: nothing opens, once the cache asks again.
         kms.delete_key_material(&kek).await.unwrap();
-        room.admin().purge("acme").unwrap();
+        room.admin("a test", "to test").unwrap().purge("acme").unwrap();
         assert_fails(open(&room, "C1", &sealed).await, ErrorKind::Denied, "no key material");
         assert!(!kms.describe(&kek).await.unwrap().enabled);
 

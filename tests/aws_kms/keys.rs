@@ -23,7 +23,7 @@ struct Opened {
 async fn opened() -> Opened {
     let (kms, store) = (kms().await, Arc::new(MemoryKeyStore::default()));
     let kek = create_kek(&admin().await).await;
-    let (room, other) = (self::room(&store, kms.clone()), self::room(&store, kms.clone()));
+    let (room, other) = (self::room(&store, kms.clone()).await, self::room(&store, kms.clone()).await);
     enroll(&room, &kek).await;
     let cached = seal(&room, "C1", b"one").await.unwrap();
     seal(&room, "C2", b"two").await.unwrap();
@@ -76,7 +76,7 @@ async fn a_moved_alias_denies_what_the_old_key_wrapped_until_it_is_moved_back() 
     assert_eq!(kms.resolve(&alias).await.unwrap(), first);
 
     let store = Arc::new(MemoryKeyStore::default());
-    let room = room(&store, kms.clone());
+    let room = room(&store, kms.clone()).await;
     enroll(&room, &alias).await;
     let sealed = seal(&room, "C1", b"one").await.unwrap();
     let version = kms.describe(&alias).await.unwrap().version;
@@ -84,7 +84,7 @@ async fn a_moved_alias_denies_what_the_old_key_wrapped_until_it_is_moved_back() 
     admin.update_alias().alias_name(&name).target_key_id(second_id).send().await.unwrap();
     assert_eq!(kms.resolve(&alias).await.unwrap(), second);
     assert_ne!(kms.describe(&alias).await.unwrap().version, version);
-    room.admin().purge("acme").unwrap();
+    room.admin("a test", "to test").unwrap().purge("acme").unwrap();
     let refused = open(&room, "C1", &sealed).await;
     if server().has(Flaw::UnwrapsToGarbage) {
         assert_fails(refused, ErrorKind::KeyMismatch, "");
@@ -165,6 +165,6 @@ async fn a_key_is_described() {
 async fn another_process_sees_the_denial_of_its_own_load() {
     let Opened { store, kek, not_cached, .. } = opened().await;
     admin().await.disable_key().key_id(kek.name()).send().await.unwrap();
-    let third = room(&store, kms().await);
+    let third = room(&store, kms().await).await;
     assert_fails(open(&third, "C3", &not_cached).await, ErrorKind::Denied, "enable it");
 }

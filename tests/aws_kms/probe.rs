@@ -13,8 +13,8 @@ fn outcome(report: &ProbeReport, name: &str) -> Outcome {
 }
 
 async fn probe(policy: &TenantPolicy, expected: &Expected) -> ProbeReport {
-    let room = room(&Arc::default(), kms().await);
-    room.admin().probe("acme", policy, expected).await.unwrap()
+    let room = room(&Arc::default(), kms().await).await;
+    room.admin("a test", "to test").unwrap().probe("acme", policy, expected).await.unwrap()
 }
 
 #[tokio::test]

@@ -75,19 +75,21 @@ pub(crate) async fn create_kek(admin: &Client) -> KekUri {
 }
 
 /// A room over `kms`; rooms over one store are processes of one backend.
-pub(crate) fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms) -> Strongroom {
+pub(crate) async fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms) -> Strongroom {
     Strongroom::builder()
         .serving([HOME])
         .key_store(Arc::clone(store))
         .kms(kms)
         .kms_deadline(Duration::from_secs(300))
+        .trusting_the_key_store()
         .build()
+        .await
         .unwrap()
 }
 
 pub(crate) async fn enroll(room: &Strongroom, kek: &KekUri) {
     let policy = TenantPolicy::new(kek.clone(), home()).scope_by(["channel"]);
-    room.admin().enroll("acme", policy).await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
 }
 
 pub(crate) async fn seal(room: &Strongroom, channel: &str, text: &[u8]) -> Result<Vec<u8>, Error> {
@@ -137,7 +139,7 @@ pub(crate) async fn context(channel: &str) -> EncryptionContext {
     let local = strongroom::LocalKms::in_memory();
     let kek = local.create_kek("acme", home()).unwrap();
     let catch = Arc::new(Catch(std::sync::Mutex::default(), local));
-    let room = room(&Arc::default(), Arc::clone(&catch));
+    let room = room(&Arc::default(), Arc::clone(&catch)).await;
     enroll(&room, &kek).await;
     seal(&room, channel, b"").await.unwrap();
     catch.0.lock().unwrap().clone().unwrap()

@@ -83,7 +83,7 @@ async fn no_copy_of_the_key_is_left_anywhere() {
     let kms = LocalKms::open_under(folder.path().join("keks.json"), operator, root_kek).await.unwrap();
     let store = SqliteKeyStore::open(folder.path().join("keys.db")).await.unwrap();
     let builder = Strongroom::builder().serving(["eu-central-1"]).key_store(store);
-    let room = builder.kms(kms.clone()).build().unwrap();
+    let room = builder.kms(kms.clone()).trusting_the_key_store().build().await.unwrap();
     let (mut keys, mut errors) = (Vec::new(), String::new());
     for (i, format) in FORMATS.into_iter().enumerate() {
         let (key, name) = (material(32), format!("tenant-{i}"));
@@ -101,7 +101,7 @@ async fn no_copy_of_the_key_is_left_anywhere() {
         let again = kms.finish_import(ticket.token(), format, &wrapped, &value, &SystemClock).await.unwrap_err();
         errors += &everything(&again);
         errors += &everything(&kms.add_raw_kek(&name, region(), &mut key.clone()).await.unwrap_err());
-        room.admin().enroll(&name, TenantPolicy::new(kek, region())).await.unwrap();
+        room.admin("a test", "to test").unwrap().enroll(&name, TenantPolicy::new(kek, region())).await.unwrap();
         room.tenant(&name).await.unwrap().scope([]).unwrap().seal(&[], b"hello").await.unwrap();
         keys.push(key);
     }

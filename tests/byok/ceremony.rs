@@ -44,8 +44,8 @@ async fn imports(format: ImportFormat) {
     let kms = open().await.unwrap();
     is_the_key(&kms, &ticket, &material).await;
     let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
-    let room = room.build().unwrap();
-    room.admin().enroll("acme", TenantPolicy::new(kek, region())).await.unwrap();
+    let room = room.trusting_the_key_store().build().await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll("acme", TenantPolicy::new(kek, region())).await.unwrap();
     let scope = room.tenant("acme").await.unwrap().scope([]).unwrap();
     let sealed = scope.seal(&[("message", "M1")], b"hello").await.unwrap();
     assert_eq!(&*scope.open(&[("message", "M1")], &sealed).await.unwrap(), b"hello");

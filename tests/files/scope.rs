@@ -27,13 +27,15 @@ impl House {
             .serving([region])
             .key_store(Arc::new(MemoryKeyStore::default()))
             .kms(kms.clone())
+            .trusting_the_key_store()
             .build()
+            .await
             .unwrap();
         let region = Region::new(region).unwrap();
         for tenant in ["acme", "globex"] {
             let kek = local.create_kek(tenant, region.clone()).unwrap();
             let policy = TenantPolicy::new(kek, region.clone()).scope_by(["channel"]);
-            room.admin().enroll(tenant, policy).await.unwrap();
+            room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         }
         Self { room, kms }
     }
@@ -66,7 +68,7 @@ async fn a_file_opens_under_its_own_tenant_scope_and_context_only() {
                 seal(other).await;
             }
         } else {
-            house.room.admin().purge("acme").unwrap();
+            house.room.admin("a test", "to test").unwrap().purge("acme").unwrap();
         }
         for other in &others {
             assert_eq!(kind(other.file_opener(CONTEXT, &head).await), ErrorKind::Unopenable);
@@ -110,7 +112,7 @@ async fn a_region_that_is_not_served_is_refused_before_any_call() {
 #[tokio::test]
 async fn after_a_revocation_nothing_new_is_sealed_or_opened() {
     let house = House::of(HOME).await;
-    let admin = house.room.admin();
+    let admin = house.room.admin("a test", "to test").unwrap();
     let (own, other) = (house.channel("acme", "C9").await, house.channel("acme", "C8").await);
     let (sealed, head) = seal(&own).await;
     let under_way = own.file_opener(CONTEXT, &head).await.unwrap();

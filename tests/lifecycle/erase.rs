@@ -10,7 +10,7 @@ async fn an_erasure_waits_can_be_undone_and_then_is_for_good() {
     let (here, there) = (channel(&fleet.node, "C9").await, channel(&fleet.other, "C9").await);
     let sealed = here.seal(&[], b"x").await.unwrap();
     let kept = channel(&fleet.node, "C8").await.seal(&[], b"y").await.unwrap();
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let this = Selector::fields([("channel", "C9")]);
     let undone = admin.erase("acme", this.clone(), DAY).await.unwrap();
     assert_eq!(kind(here.open(&[], &sealed).await), ErrorKind::Revoked);
@@ -45,7 +45,7 @@ async fn a_receipt_states_what_is_gone_and_verifies() {
     let fleet = Fleet::new().await;
     let sealed = channel(&fleet.node, "C9").await.seal(&[], b"x").await.unwrap();
     channel(&fleet.node, "C8").await.seal(&[], b"x").await.unwrap();
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let this = Selector::fields([("channel", "C9")]);
     let erasure = admin.erase("acme", this.clone(), DAY).await.unwrap();
     fleet.clock.advance(DAY);
@@ -71,7 +71,7 @@ async fn retention_erases_periods_that_ended_long_ago() {
         fleet.clock.advance(HOUR);
     }
     // It is 11:17; what ended before 08:17 has lived long enough: the hours 05, 06 and 07.
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let erasure = admin.apply_retention("acme", HOUR / 2, &gently()).await.unwrap().unwrap();
     assert!(admin.apply_retention("acme", HOUR / 2, &gently()).await.unwrap().is_none(), "put to wait twice");
     fleet.clock.advance(HOUR / 2);
@@ -82,7 +82,7 @@ async fn retention_erases_periods_that_ended_long_ago() {
     }
     assert_eq!(opened, [false, false, false, true, true, true]);
     let forever = Fleet::new().await;
-    let refused = forever.node.admin().apply_retention("acme", HOUR, &gently()).await;
+    let refused = forever.node.admin("a test", "to test").unwrap().apply_retention("acme", HOUR, &gently()).await;
     assert_eq!(kind(refused), ErrorKind::InvalidArgument);
 }
 
@@ -91,7 +91,7 @@ async fn a_key_is_retired_only_on_proof() {
     let fleet = Fleet::new().await;
     let scope = channel(&fleet.node, "C9").await;
     let old = scope.seal(&[], b"old").await.unwrap();
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let id = key_id(&old);
     let retire = async |census| admin.retire("acme", &[id], &census, HOUR).await;
     assert_eq!(kind(retire(admin.census()).await), ErrorKind::Conflict, "it is Active");
@@ -120,7 +120,7 @@ async fn force_is_another_call_and_spares_the_active_key_all_the_same() {
     let fleet = Fleet::new().await;
     let scope = channel(&fleet.node, "C9").await;
     let old = scope.seal(&[], b"old").await.unwrap();
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let force = async || admin.force_retire_losing_data("acme", &[key_id(&old)], Duration::ZERO).await;
     assert_eq!(kind(force().await), ErrorKind::Conflict);
     admin.rotate("acme", &[("channel", "C9")]).await.unwrap();

@@ -13,7 +13,7 @@ async fn fill(fleet: &Fleet, channels: usize) -> Vec<Vec<u8>> {
 
 async fn all_open(fleet: &Fleet, sealed: &[Vec<u8>]) {
     for node in [&fleet.node, &fleet.other] {
-        node.admin().purge_all();
+        node.admin("a test", "to test").unwrap().purge_all();
         for (n, sealed) in sealed.iter().enumerate() {
             assert_eq!(&*channel(node, &format!("C{n}")).await.open(&[], sealed).await.unwrap(), b"x");
         }
@@ -25,14 +25,14 @@ async fn a_rewrap_moves_every_record_and_the_old_kek_can_go() {
     let fleet = Fleet::new().await;
     let sealed = fill(&fleet, 10).await;
     let new = fleet.kek("acme-2027", EU);
-    let walked = fleet.node.admin().rewrap("acme", &new, &gently()).await.unwrap();
+    let walked = fleet.node.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap();
     assert_eq!((walked.done, walked.failed), (10, 0));
     fleet.local.disable_kek("acme").unwrap();
     all_open(&fleet, &sealed).await;
     for record in fleet.records().await {
         assert_eq!((record.wrapped.unwrap().expression(), record.pending), (KekExpression::from(&new), None));
     }
-    let row = fleet.node.admin().tenant("acme").await.unwrap();
+    let row = fleet.node.admin("a test", "to test").unwrap().tenant("acme").await.unwrap();
     assert_eq!((row.policy.keks(), row.rewrap), (&KekExpression::from(&new), None));
     channel(&fleet.other, "fresh").await.seal(&[], b"x").await.unwrap();
 }
@@ -44,11 +44,14 @@ async fn a_rewrap_under_the_same_kek_takes_up_its_new_version() {
     let before = fleet.records().await;
     fleet.local.rotate_kek("acme").unwrap();
     let same = before[0].wrapped.clone().unwrap().expression();
-    assert_eq!(fleet.node.admin().rewrap("acme", same.clone(), &gently()).await.unwrap().done, 4);
+    assert_eq!(
+        fleet.node.admin("a test", "to test").unwrap().rewrap("acme", same.clone(), &gently()).await.unwrap().done,
+        4
+    );
     let after = fleet.records().await;
     assert!(before.iter().zip(&after).all(|(b, a)| b.key_id == a.key_id && b.wrapped != a.wrapped));
     all_open(&fleet, &sealed).await;
-    assert!(fleet.node.admin().resume_rewrap("acme", &gently()).await.unwrap().is_none());
+    assert!(fleet.node.admin("a test", "to test").unwrap().resume_rewrap("acme", &gently()).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -56,7 +59,7 @@ async fn a_rewrap_that_the_kms_interrupts_loses_nothing_and_goes_on() {
     let fleet = Fleet::new().await;
     let sealed = fill(&fleet, 12).await;
     let new = fleet.kek("acme-2027", EU);
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     for fault in [Fault::Fails(ErrorKind::Unavailable), Fault::WrongKey, Fault::EmptyWrapping] {
         // It fails after the order stands and the first pages are done.
         let kms = fleet.kms.clone();
@@ -74,7 +77,7 @@ async fn a_rewrap_that_the_kms_interrupts_loses_nothing_and_goes_on() {
         let other_keks = admin.tenant("acme").await.unwrap().policy.wrapped_by(elsewhere);
         assert_eq!(kind(admin.set_policy("acme", other_keks).await), ErrorKind::Conflict);
     }
-    fleet.other.admin().resume_rewrap("acme", &gently()).await.unwrap().unwrap();
+    fleet.other.admin("a test", "to test").unwrap().resume_rewrap("acme", &gently()).await.unwrap().unwrap();
     fleet.local.disable_kek("acme").unwrap();
     all_open(&fleet, &sealed).await;
 }
@@ -90,16 +93,16 @@ async fn useless_wrappings_that_a_walk_left_are_made_anew_by_the_next() {
         _ => Ok(()),
     });
     let builder = Strongroom::builder().serving([EU]).key_store(store).kms(fleet.kms.clone());
-    let cut_off = builder.clock(fleet.clock.clone()).build().unwrap();
+    let cut_off = builder.clock(fleet.clock.clone()).trusting_the_key_store().build().await.unwrap();
     fleet.kms.set(Fault::WrongKey);
-    assert_eq!(cut_off.admin().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
+    assert_eq!(cut_off.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
     assert!(fleet.records().await.iter().any(|record| record.pending.is_some()));
-    let walked = fleet.node.admin().rewrap("acme", &new, &gently()).await.unwrap();
+    let walked = fleet.node.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap();
     assert_eq!((walked.done, walked.failed), (0, 4), "the KMS still lies");
 
-    assert_eq!(cut_off.admin().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
+    assert_eq!(cut_off.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
     fleet.kms.set(Fault::None);
-    let walked = fleet.node.admin().rewrap("acme", &new, &gently()).await.unwrap();
+    let walked = fleet.node.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap();
     assert_eq!((walked.done, walked.failed), (4, 0));
     fleet.local.disable_kek("acme").unwrap();
     all_open(&fleet, &sealed).await;
@@ -112,7 +115,7 @@ async fn keys_made_by_a_node_that_has_not_heard_of_the_rewrap_are_wrapped_for_it
     let new = fleet.kek("acme-2027", EU);
     // The other node holds a handle with the old policy in it.
     let handle = fleet.other.tenant("acme").await.unwrap();
-    fleet.node.admin().rewrap("acme", &new, &gently()).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap();
     handle.scope([("channel", "late")]).unwrap().seal(&[], b"x").await.unwrap();
     assert!(fleet.records().await.iter().all(|r| r.wrapped.as_ref().unwrap().expression() == (&new).into()));
     all_open(&fleet, &sealed).await;
@@ -127,14 +130,14 @@ async fn dual_control_takes_both_holders() {
         KekExpression::all_of(["local:acme".parse::<KekExpression>().unwrap(), second.into()]),
         escrow.into(),
     ]);
-    fleet.node.admin().rewrap("acme", both.clone(), &gently()).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().rewrap("acme", both.clone(), &gently()).await.unwrap();
     assert_eq!(both.to_string(), "any_of(all_of(local:acme, local:second), local:escrow)");
     all_open(&fleet, &sealed).await;
     fleet.local.disable_kek("escrow").unwrap();
     all_open(&fleet, &sealed).await;
     for holder in ["acme", "second"] {
         fleet.local.disable_kek(holder).unwrap();
-        fleet.node.admin().purge_all();
+        fleet.node.admin("a test", "to test").unwrap().purge_all();
         let scope = channel(&fleet.node, "C0").await;
         assert_eq!(kind(scope.open(&[], &sealed[0]).await), ErrorKind::Denied, "without {holder}");
         fleet.local.enable_kek("escrow").unwrap();
@@ -153,7 +156,7 @@ async fn one_denied_holder_takes_the_cached_keys_with_it() {
     let fleet = Fleet::new().await;
     let second = fleet.kek("second", EU);
     let both = KekExpression::all_of(["local:acme".parse::<KekExpression>().unwrap(), second.into()]);
-    fleet.node.admin().rewrap("acme", both, &gently()).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().rewrap("acme", both, &gently()).await.unwrap();
     let sealed = fill(&fleet, 3).await;
     assert_eq!(fleet.node.cached_keys(), 3);
     fleet.local.disable_kek("second").unwrap();
@@ -167,7 +170,7 @@ async fn one_denied_holder_takes_the_cached_keys_with_it() {
 async fn a_kek_elsewhere_is_refused_before_any_call() {
     let fleet = Fleet::new().await;
     let before = fleet.kms.calls();
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let arn: strongroom::KekUri = "aws-kms:arn:aws:kms:us-east-1:111122223333:key/k".parse().unwrap();
     assert_eq!(kind(admin.rewrap("acme", &arn, &gently()).await), ErrorKind::Region);
     let stated = fleet.kek("stated", US);
@@ -185,9 +188,9 @@ async fn a_tenant_that_leaves_takes_its_keys_along_under_its_own_kek() {
     let fleet = Fleet::new().await;
     let sealed = fill(&fleet, 5).await;
     let own = fleet.kek("customer-s-own", EU);
-    fleet.node.admin().revoke("acme", Selector::fields([("channel", "C4")])).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().revoke("acme", Selector::fields([("channel", "C4")])).await.unwrap();
     let mut keys = Vec::new();
-    let (admin, options) = (fleet.node.admin(), gently());
+    let (admin, options) = (fleet.node.admin("a test", "to test").unwrap(), gently());
     let export = admin.export("acme", &own, &options, |key| {
         keys.push(key);
         Ok(())
@@ -209,7 +212,15 @@ async fn an_expression_that_the_kms_cannot_serve_is_refused_at_enrolment() {
     let known = kms.create_kek("known", region(EU)).unwrap();
     for bad in ["any_of(local:acme, local:unknown)", "all_of(local:acme, vault:x)"] {
         let keks: KekExpression = bad.parse().unwrap();
-        assert!(fleet.node.admin().enroll("globex", TenantPolicy::new(keks, region(EU))).await.is_err());
+        assert!(
+            fleet
+                .node
+                .admin("a test", "to test")
+                .unwrap()
+                .enroll("globex", TenantPolicy::new(keks, region(EU)))
+                .await
+                .is_err()
+        );
     }
     assert_eq!(known.as_str(), "local:known");
 }

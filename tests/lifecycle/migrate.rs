@@ -11,7 +11,7 @@ async fn a_tenant_moves_and_at_every_moment_everything_opens() {
         table.seal(&fleet.node, &format!("C{}", n % 3), n).await;
     }
     let handle = channel(&fleet.other, "C1").await;
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let home = fleet.kek("acme-us", US);
     assert_eq!(kind(admin.rewrap("acme", &home, &gently()).await), ErrorKind::Region, "not allowed there yet");
     admin.migrate_region("acme", region(US), &home, &gently()).await.unwrap();
@@ -44,7 +44,7 @@ async fn what_is_misplaced_is_named_and_does_not_open() {
     for n in 0..4 {
         table.seal(&fleet.node, "C1", n).await;
     }
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let home = fleet.kek("acme-us", US);
     admin.migrate_region("acme", region(US), &home, &gently()).await.unwrap();
     // Nobody resealed, and the operator insists.

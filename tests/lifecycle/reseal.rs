@@ -70,7 +70,7 @@ async fn only_what_is_under_an_old_key_is_sealed_anew() {
     let context = [("message", "M1")];
     let old = scope.seal(&context, b"hello").await.unwrap();
     assert_eq!(scope.reseal(&context, &old).await.unwrap(), None);
-    fleet.node.admin().rotate("acme", &[("channel", "C9")]).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().rotate("acme", &[("channel", "C9")]).await.unwrap();
     let new = scope.reseal(&context, &old).await.unwrap().unwrap();
     assert_ne!(key_id(&new), key_id(&old));
     assert_eq!(&*scope.open(&context, &new).await.unwrap(), b"hello");
@@ -78,8 +78,16 @@ async fn only_what_is_under_an_old_key_is_sealed_anew() {
     assert_eq!(kind(scope.reseal(&[("message", "M2")], &old).await), ErrorKind::Unopenable);
     assert_eq!(kind(scope.reseal(&context, b"plaintext").await), ErrorKind::Malformed);
     // Another suite in the policy is a reason, too.
-    let policy = fleet.node.admin().tenant("acme").await.unwrap().policy.suite(Suite::ChaCha20Poly1305);
-    fleet.node.admin().set_policy("acme", policy).await.unwrap();
+    let policy = fleet
+        .node
+        .admin("a test", "to test")
+        .unwrap()
+        .tenant("acme")
+        .await
+        .unwrap()
+        .policy
+        .suite(Suite::ChaCha20Poly1305);
+    fleet.node.admin("a test", "to test").unwrap().set_policy("acme", policy).await.unwrap();
     let other = scope.reseal(&context, &new).await.unwrap().unwrap();
     assert_eq!(strongroom::Header::parse(&other).unwrap().suite(), Suite::ChaCha20Poly1305);
 }
@@ -95,7 +103,7 @@ async fn a_message_stays_in_its_hour() {
         }
         fleet.clock.advance(HOUR);
     }
-    fleet.node.admin().rotate_all("acme", Selector::everything(), &gently()).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().rotate_all("acme", Selector::everything(), &gently()).await.unwrap();
     let unwraps = fleet.kms.unwraps();
     for (message, old) in &old {
         let new = scope.reseal(&[("message", message)], old).await.unwrap().unwrap();
@@ -116,7 +124,7 @@ async fn a_table_is_walked_resumed_and_raced() {
     for n in 0..20 {
         table.seal(&fleet.node, &format!("C{}", n % 4), n).await;
     }
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     admin.rotate_all("acme", Selector::everything(), &gently()).await.unwrap();
     // Somebody edits M005 and loses M007's bytes while the walk is at it.
     table.0.lock().unwrap().get_mut("M007").unwrap().envelope.truncate(80);
@@ -134,7 +142,7 @@ async fn a_table_is_walked_resumed_and_raced() {
     // A row that changes between reading and writing is left alone.
     let stale = EnvelopeRow { envelope: vec![1], ..table.rows()[0].clone() };
     assert!(!table.replace(&stale, b"x").await.unwrap());
-    let (other, options) = (fleet.other.admin(), gently());
+    let (other, options) = (fleet.other.admin("a test", "to test").unwrap(), gently());
     let (one, two) = tokio::join!(
         admin.reseal("acme", &table, None, &options, |_| {}),
         other.reseal("acme", &table, None, &options, |_| {})

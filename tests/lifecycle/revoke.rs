@@ -21,7 +21,7 @@ async fn a_revocation_reaches_every_node_within_the_bound_and_names_who_restores
     let others = other_channel.seal(&[], b"y").await.unwrap();
     there.open(&[], &sealed).await.unwrap();
     let this = Selector::fields([("channel", "C9")]);
-    fleet.node.admin().revoke("acme", this.clone()).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().revoke("acme", this.clone()).await.unwrap();
     let calls = fleet.kms.calls();
     assert_eq!(kind(here.open(&[], &sealed).await), ErrorKind::Revoked, "here at once");
     fleet.settle();
@@ -33,7 +33,7 @@ async fn a_revocation_reaches_every_node_within_the_bound_and_names_who_restores
     assert_eq!(kind(page.into_iter().next().unwrap()), ErrorKind::Revoked);
     other_channel.open(&[], &others).await.unwrap();
     assert_eq!(fleet.kms.calls(), calls, "neither the refusals nor the other channel asked the KMS");
-    fleet.other.admin().restore("acme", this).await.unwrap();
+    fleet.other.admin("a test", "to test").unwrap().restore("acme", this).await.unwrap();
     here.open(&[], &sealed).await.unwrap();
     there.open(&[], &sealed).await.unwrap();
 }
@@ -48,7 +48,7 @@ async fn hours_from_and_to_are_revoked_and_no_others() {
         fleet.clock.advance(HOUR);
     }
     let span = Selector::fields([("channel", "C9")]).from(hour("06")).to(hour("08"));
-    fleet.node.admin().revoke("acme", span.clone()).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().revoke("acme", span.clone()).await.unwrap();
     fleet.settle();
     let there = channel(&fleet.other, "C9").await;
     let mut opens = Vec::new();
@@ -58,8 +58,11 @@ async fn hours_from_and_to_are_revoked_and_no_others() {
     assert_eq!(opens, [true, false, false, false, true, true]);
     there.seal(&[], b"this hour").await.unwrap();
     let backwards = Selector::everything().from(hour("08")).to(hour("06"));
-    assert_eq!(kind(fleet.node.admin().revoke("acme", backwards).await), ErrorKind::InvalidArgument);
-    fleet.node.admin().restore("acme", span).await.unwrap();
+    assert_eq!(
+        kind(fleet.node.admin("a test", "to test").unwrap().revoke("acme", backwards).await),
+        ErrorKind::InvalidArgument
+    );
+    fleet.node.admin("a test", "to test").unwrap().restore("acme", span).await.unwrap();
     assert!(there.open(&[], &sealed[2]).await.is_ok());
 }
 
@@ -75,7 +78,7 @@ async fn without_hearing_from_the_store_nothing_cached_is_used_beyond_the_bound(
         Ok(())
     });
     let builder = Strongroom::builder().serving([EU]).key_store(store).kms(fleet.kms.clone());
-    let node = builder.clock(fleet.clock.clone()).build().unwrap();
+    let node = builder.clock(fleet.clock.clone()).trusting_the_key_store().build().await.unwrap();
     let scope = channel(&node, "C9").await;
     let sealed = scope.seal(&[], b"x").await.unwrap();
     let file = scope.file_sealer(&[]).await.unwrap().seal_bytes(b"x").unwrap();
@@ -120,7 +123,7 @@ async fn the_kill_switch_takes_everything_at_once() {
     for n in 0..5 {
         channel(&fleet.node, &n.to_string()).await.seal(&[], b"x").await.unwrap();
     }
-    assert_eq!(fleet.node.admin().purge_all(), 5);
+    assert_eq!(fleet.node.admin("a test", "to test").unwrap().purge_all(), 5);
     assert_eq!(fleet.node.cached_keys(), 0);
 }
 
@@ -130,14 +133,14 @@ async fn a_store_restored_from_an_older_copy_is_refused() {
     let scope = channel(&fleet.node, "C9").await;
     let sealed = scope.seal(&[], b"x").await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let fresh = |store: MemoryKeyStore, anchored: bool| {
+    let fresh = async |store: MemoryKeyStore, anchored: bool| {
         let builder = Strongroom::builder().serving([EU]).key_store(store).kms(fleet.kms.clone());
         let builder = builder.clock(fleet.clock.clone());
         let anchor = || AnchorFile::open(folder.path().join("epochs")).unwrap();
-        if anchored { builder.epoch_anchor(anchor()) } else { builder }.build().unwrap()
+        if anchored { builder.epoch_anchor(anchor()) } else { builder }.trusting_the_key_store().build().await.unwrap()
     };
     // The store before, with the row and the key; and a node that remembers what came after.
-    let row = fleet.node.admin().tenant("acme").await.unwrap();
+    let row = fleet.node.admin("a test", "to test").unwrap().tenant("acme").await.unwrap();
     let old_copy = async || {
         let copy = MemoryKeyStore::default();
         copy.insert_tenant(&row).await.unwrap();
@@ -145,16 +148,16 @@ async fn a_store_restored_from_an_older_copy_is_refused() {
         copy
     };
     let before = old_copy().await;
-    fleet.node.admin().revoke("acme", Selector::everything()).await.unwrap();
+    fleet.node.admin("a test", "to test").unwrap().revoke("acme", Selector::everything()).await.unwrap();
     let now = MemoryKeyStore::default();
-    now.insert_tenant(&fleet.node.admin().tenant("acme").await.unwrap()).await.unwrap();
-    assert_eq!(kind(channel(&fresh(now, true), "C9").await.seal(&[], b"x").await), ErrorKind::Revoked);
-    let refused = fresh(before, true).tenant("acme").await.map(|_| ()).unwrap_err();
+    now.insert_tenant(&fleet.node.admin("a test", "to test").unwrap().tenant("acme").await.unwrap()).await.unwrap();
+    assert_eq!(kind(channel(&fresh(now, true).await, "C9").await.seal(&[], b"x").await), ErrorKind::Revoked);
+    let refused = fresh(before, true).await.tenant("acme").await.map(|_| ()).unwrap_err();
     assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::RolledBack, false));
     assert!(refused.to_string().contains("older copy"), "{refused}");
     // The limit: a node that never saw the newer epoch and has no anchor believes the copy.
     let copy = old_copy().await;
-    let believing = fresh(copy, false);
+    let believing = fresh(copy, false).await;
     assert!(channel(&believing, "C9").await.open(&[], &sealed).await.is_ok());
     fleet.kms.set(Fault::None);
 }

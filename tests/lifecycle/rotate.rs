@@ -8,7 +8,7 @@ async fn a_rotation_reaches_every_node_within_the_bound() {
     let (here, there) = (channel(&fleet.node, "C9").await, channel(&fleet.other, "C9").await);
     let before = here.seal(&[], b"before").await.unwrap();
     assert_eq!(key_id(&there.seal(&[], b"x").await.unwrap()), key_id(&before));
-    let new = fleet.node.admin().rotate("acme", &[("channel", "C9")]).await.unwrap();
+    let new = fleet.node.admin("a test", "to test").unwrap().rotate("acme", &[("channel", "C9")]).await.unwrap();
     assert_eq!(key_id(&here.seal(&[], b"x").await.unwrap()), new);
     fleet.settle();
     assert_eq!(key_id(&there.seal(&[], b"x").await.unwrap()), new);
@@ -22,7 +22,7 @@ async fn after_a_compromise_every_scope_gets_a_new_key_and_old_messages_open() {
     for n in 0..8 {
         old.push(channel(&fleet.node, &format!("C{n}")).await.seal(&[], b"old").await.unwrap());
     }
-    let admin = fleet.node.admin();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
     let walked = admin.rotate_all("acme", Selector::everything(), &gently()).await.unwrap();
     assert_eq!((walked.done, walked.seen, walked.failed), (8, 8, 0));
     let again = admin.rotate_all("acme", Selector::everything(), &gently()).await.unwrap();

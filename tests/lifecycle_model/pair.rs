@@ -110,12 +110,14 @@ impl<'a> Pair<'a> {
             let place = if name == 3 { Place::Us } else { Place::Eu };
             kms.create_kek(&name.to_string(), region(place)).unwrap();
         }
-        let nodes = stores.map(|store| {
+        let node = async |store| {
             let builder = Strongroom::builder().serving(["eu-central-1", "us-east-1"]).clock(clock.clone());
-            builder.key_store(store).kms(kms.clone()).build().unwrap()
-        });
+            builder.key_store(store).kms(kms.clone()).trusting_the_key_store().build().await.unwrap()
+        };
+        let [one, other] = stores;
+        let nodes = [node(one).await, node(other).await];
         let first = Policy { keks: 0, home: Place::Eu, allowed: [false; 2], kind: Kind::Hour, suite: false };
-        nodes[0].admin().enroll(TENANT, policy(&first)).await.unwrap();
+        nodes[0].admin("a test", "to test").unwrap().enroll(TENANT, policy(&first)).await.unwrap();
         let model = Model {
             now: NOW,
             epoch: 1,
@@ -168,7 +170,7 @@ impl<'a> Pair<'a> {
 
     pub(crate) async fn perform(&mut self, operation: &Operation) {
         let node = operation.node;
-        let admin = self.nodes[node].admin();
+        let admin = self.nodes[node].admin("a test", "to test").unwrap();
         match &operation.deed {
             Deed::Seal(channel) => self.seal(node, *channel).await,
             Deed::Open(message) if !self.messages.is_empty() => {
@@ -347,14 +349,14 @@ impl<'a> Pair<'a> {
         for cold in [false, true] {
             for node in [0, 1] {
                 if cold {
-                    self.nodes[node].admin().purge_all();
+                    self.nodes[node].admin("a test", "to test").unwrap().purge_all();
                 }
                 for message in self.messages.iter().chain(&self.replaced) {
                     self.open(node, message).await;
                 }
             }
         }
-        let records = self.nodes[0].admin().keys(TENANT, None, 1000).await.unwrap();
+        let records = self.nodes[0].admin("a test", "to test").unwrap().keys(TENANT, None, 1000).await.unwrap();
         let records: BTreeMap<KeyId, _> = records.into_iter().map(|record| (record.key_id, record)).collect();
         assert_eq!(records.len(), self.ids.len());
         for (id, key) in self.ids.iter().zip(&self.model.keys) {

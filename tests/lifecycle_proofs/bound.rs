@@ -56,7 +56,12 @@ fn process_that_opens() {
     obey(clock.clone(), Arc::clone(&deaf), Arc::clone(&over));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let builder = serving_both().revocation_bound(BOUND).clock(clock).kms(grounds.kms());
-        let room = builder.key_store(Failpoints::new(grounds.store().await, hook)).build().unwrap();
+        let room = builder
+            .key_store(Failpoints::new(grounds.store().await, hook))
+            .trusting_the_key_store()
+            .build()
+            .await
+            .unwrap();
         let message = grounds.messages().await.all().await.remove(0);
         let scope = channel(&room, &message.channel).await;
         let (mut works, mut last) = (false, 0);
@@ -162,11 +167,11 @@ fn revoke_and_measure(trials: u32) {
     let mut late: Vec<Duration> = Vec::new();
     for trial in 0..trials {
         openers.tell(["days 1", "days -1", "days 0"][trial as usize % 3]);
-        runtime.block_on(admin.admin().revoke(TENANT, selector.clone())).unwrap();
+        runtime.block_on(admin.admin("a test", "to test").unwrap().revoke(TENANT, selector.clone())).unwrap();
         let revoked = now();
         let last = openers.all("revoked").into_iter().max().unwrap();
         late.push(Duration::from_nanos(last.saturating_sub(revoked)));
-        runtime.block_on(admin.admin().restore(TENANT, selector.clone())).unwrap();
+        runtime.block_on(admin.admin("a test", "to test").unwrap().restore(TENANT, selector.clone())).unwrap();
         openers.all("opens");
     }
     late.sort();

@@ -66,7 +66,7 @@ impl Member {
 
     async fn rotate(&mut self, to: &str) {
         loop {
-            match self.room.admin().rotate(TENANT, &[("channel", to)]).await {
+            match self.room.admin("a test", "to test").unwrap().rotate(TENANT, &[("channel", to)]).await {
                 Err(e) if e.kind() == ErrorKind::Unavailable => self.repeated += 1,
                 rotated => {
                     rotated.unwrap();
@@ -79,7 +79,7 @@ impl Member {
     /// The messages of the last rounds, whoever sent them.
     async fn reseal(&mut self, round: u32) {
         let after = format!("{:05}", round.saturating_sub(8));
-        let resealing = self.room.admin();
+        let resealing = self.room.admin("a test", "to test").unwrap();
         let options = WalkOptions::default().page(50);
         let resealed = resealing.reseal(TENANT, &self.table, Some(&after), &options, |_| ()).await.unwrap();
         if let Some((id, e)) = resealed.first_failure {
@@ -91,7 +91,13 @@ impl Member {
     async fn rewrap(&mut self) {
         let way = u32::try_from(self.dice.below(2)).unwrap();
         loop {
-            match self.room.admin().rewrap(TENANT, keks(EU, way), &WalkOptions::default()).await {
+            match self
+                .room
+                .admin("a test", "to test")
+                .unwrap()
+                .rewrap(TENANT, keks(EU, way), &WalkOptions::default())
+                .await
+            {
                 // Another process wants the other KEK; its order counts now.
                 Err(e) if e.kind() == ErrorKind::Conflict => return,
                 Err(e) if e.kind() == ErrorKind::Unavailable => self.repeated += 1,
@@ -136,9 +142,14 @@ async fn judge(grounds: &Grounds) -> (usize, usize) {
         *active.entry((key.scope.to_bytes(), &key.period)).or_default() += u32::from(key.state == KeyState::Active);
     }
     assert!(active.values().all(|n| *n == 1), "not one Active key per scope and period: {active:?}");
-    let exported = room.admin().export(TENANT, &kek("escrow"), &WalkOptions::default(), |_| Ok(())).await.unwrap();
+    let exported = room
+        .admin("a test", "to test")
+        .unwrap()
+        .export(TENANT, &kek("escrow"), &WalkOptions::default(), |_| Ok(()))
+        .await
+        .unwrap();
     assert_eq!((exported.done, exported.failed), (keys.len() as u64, 0), "{:?}", exported.first_failure);
-    let row = room.admin().tenant(TENANT).await.unwrap();
+    let row = room.admin("a test", "to test").unwrap().tenant(TENANT).await.unwrap();
     assert_eq!(row.rewrap, None, "a rewrap stands although nobody was killed");
     for key in &keys {
         let wrapped = key.wrapped.as_ref().unwrap().expression();

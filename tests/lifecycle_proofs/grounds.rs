@@ -79,7 +79,7 @@ impl Grounds {
     pub(crate) async fn enrolled(folder: &Path, period: Period) -> Self {
         let grounds = Self::lay(folder);
         let policy = TenantPolicy::new(keks(EU, 0), region(EU)).scope_by(["channel"]).period(period);
-        grounds.room().await.admin().enroll(TENANT, policy).await.unwrap();
+        grounds.room().await.admin("a test", "to test").unwrap().enroll(TENANT, policy).await.unwrap();
         grounds
     }
 
@@ -107,7 +107,7 @@ impl Grounds {
 
     /// A room as a fresh process has it.
     pub(crate) async fn room(&self) -> Strongroom {
-        serving_both().key_store(self.store().await).kms(self.kms()).build().unwrap()
+        serving_both().key_store(self.store().await).kms(self.kms()).trusting_the_key_store().build().await.unwrap()
     }
 
     /// Starts the test of this binary that has this name as a process on these grounds. Its `job` is in its environment.
@@ -151,7 +151,8 @@ pub(crate) fn channel_of(record: &KeyRecord) -> &str {
 pub(crate) async fn records(room: &Strongroom) -> Vec<KeyRecord> {
     let mut all: Vec<KeyRecord> = Vec::new();
     loop {
-        let page = room.admin().keys(TENANT, all.last().map(|r| &r.key_id), 500).await.unwrap();
+        let page =
+            room.admin("a test", "to test").unwrap().keys(TENANT, all.last().map(|r| &r.key_id), 500).await.unwrap();
         if page.is_empty() {
             return all;
         }

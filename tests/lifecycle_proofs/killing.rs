@@ -57,7 +57,14 @@ fn process_to_kill() {
         let (table, mut journal) = (grounds.messages().await, Journal::of(&grounds, task));
         let store = Failpoints::new(grounds.store().await, hook.clone());
         let kms = Failpoints::new(grounds.kms(), hook);
-        let room = serving_both().clock(task.clock()).key_store(store).kms(kms).build().unwrap();
+        let room = serving_both()
+            .clock(task.clock())
+            .key_store(store)
+            .kms(kms)
+            .trusting_the_key_store()
+            .build()
+            .await
+            .unwrap();
         println!("\nready");
         task.perform(&room, &table, &mut journal).await;
     });

@@ -111,7 +111,7 @@ impl Task {
     /// A room as a fresh process has it, at this task's date.
     pub(crate) async fn room(&self, grounds: &Grounds) -> Strongroom {
         let room = serving_both().clock(self.clock());
-        room.key_store(grounds.store().await).kms(grounds.kms()).build().unwrap()
+        room.key_store(grounds.store().await).kms(grounds.kms()).trusting_the_key_store().build().await.unwrap()
     }
 
     /// What has to be there before. Not killed.
@@ -119,7 +119,11 @@ impl Task {
         if matches!(self.operation, Operation::Erase | Operation::Revoke) {
             for n in 0..3 {
                 self.send(room, table, &self.own_channel(), &format!("prepared-{n}")).await;
-                room.admin().rotate(TENANT, &[("channel", &self.own_channel())]).await.unwrap();
+                room.admin("a test", "to test")
+                    .unwrap()
+                    .rotate(TENANT, &[("channel", &self.own_channel())])
+                    .await
+                    .unwrap();
             }
         }
     }
@@ -127,7 +131,7 @@ impl Task {
     /// Performs the operation, or what of it is left after a crash.
     pub(crate) async fn perform(&self, room: &Strongroom, table: &Messages, journal: &mut Journal) {
         let pages = WalkOptions::default().page(7).concurrency(4);
-        let admin = room.admin();
+        let admin = room.admin("a test", "to test").unwrap();
         journal.say("began");
         match self.operation {
             Operation::Create => {
@@ -172,7 +176,7 @@ impl Task {
     }
 
     async fn erase(&self, room: &Strongroom, journal: &mut Journal, pages: &WalkOptions) {
-        let admin = room.admin();
+        let admin = room.admin("a test", "to test").unwrap();
         let selector = Selector::fields([("channel", self.own_channel())]);
         let row = admin.tenant(TENANT).await.unwrap();
         let waiting = match row.erasures.into_iter().find(|e| e.selector == selector) {
@@ -193,7 +197,7 @@ impl Task {
     }
 
     async fn migrate(&self, room: &Strongroom, table: &Messages, journal: &mut Journal, pages: &WalkOptions) {
-        let (admin, to) = (room.admin(), self.destination());
+        let (admin, to) = (room.admin("a test", "to test").unwrap(), self.destination());
         let walked = admin.migrate_region(TENANT, region(to), keks(to, self.step), pages).await.unwrap();
         assert_eq!(walked.failed, 0, "{:?}", walked.first_failure);
         let resealed = admin.reseal(TENANT, table, None, pages, |_| ()).await.unwrap();
@@ -209,10 +213,10 @@ impl Task {
 
     async fn revoke(&self, room: &Strongroom, journal: &mut Journal) {
         let selector = Selector::fields([("channel", self.own_channel())]);
-        room.admin().revoke(TENANT, selector.clone()).await.unwrap();
+        room.admin("a test", "to test").unwrap().revoke(TENANT, selector.clone()).await.unwrap();
         journal.say("revoked");
         journal.say("restoring");
-        room.admin().restore(TENANT, selector).await.unwrap();
+        room.admin("a test", "to test").unwrap().restore(TENANT, selector).await.unwrap();
         journal.say("restored");
     }
 }

@@ -13,10 +13,12 @@ use crate::grounds::{EU, Grounds, TENANT, channel, keks, records, region, servin
 async fn two_nodes() -> (Strongroom, Strongroom) {
     let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryKeyStore::default()));
     let kms = Grounds::lay(folder.path()).kms();
-    let room = || serving_both().key_store(Arc::clone(&store)).kms(kms.clone()).build().unwrap();
-    let (first, second) = (room(), room());
+    let room = async || {
+        serving_both().key_store(Arc::clone(&store)).kms(kms.clone()).trusting_the_key_store().build().await.unwrap()
+    };
+    let (first, second) = (room().await, room().await);
     let policy = TenantPolicy::new(keks(EU, 2), region(EU)).scope_by(["channel"]);
-    first.admin().enroll(TENANT, policy).await.unwrap();
+    first.admin("a test", "to test").unwrap().enroll(TENANT, policy).await.unwrap();
     for n in 0..10 {
         channel(&first, &format!("C{n}")).await.seal(&[], b"text").await.unwrap();
     }
@@ -45,12 +47,17 @@ async fn in_time(walk: impl Future<Output = Result<Walked>>) -> Result<Walked> {
 async fn a_rewrap_that_another_one_supersedes_stops_and_undoes_nothing() {
     let (first, second) = two_nodes().await;
     let options = interrupted(async move {
-        let walked = second.admin().rewrap(TENANT, keks(EU, 1), &WalkOptions::default()).await.unwrap();
+        let walked = second
+            .admin("a test", "to test")
+            .unwrap()
+            .rewrap(TENANT, keks(EU, 1), &WalkOptions::default())
+            .await
+            .unwrap();
         assert_eq!(walked.failed, 0);
     });
-    let superseded = in_time(first.admin().rewrap(TENANT, keks(EU, 0), &options)).await;
+    let superseded = in_time(first.admin("a test", "to test").unwrap().rewrap(TENANT, keks(EU, 0), &options)).await;
     assert_eq!(superseded.unwrap_err().kind(), ErrorKind::Conflict);
-    let row = first.admin().tenant(TENANT).await.unwrap();
+    let row = first.admin("a test", "to test").unwrap().tenant(TENANT).await.unwrap();
     assert_eq!((row.policy.keks().clone(), row.rewrap), (keks(EU, 1), None));
     for record in records(&first).await {
         assert_eq!(record.wrapped.unwrap().expression(), keks(EU, 1), "wrapped under KEKs that nobody wants any more");
@@ -60,13 +67,20 @@ async fn a_rewrap_that_another_one_supersedes_stops_and_undoes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_that_is_being_carried_out_cannot_be_undone() {
     let (first, second) = two_nodes().await;
-    let erasure = first.admin().erase(TENANT, Selector::everything(), Duration::ZERO).await.unwrap();
+    let erasure =
+        first.admin("a test", "to test").unwrap().erase(TENANT, Selector::everything(), Duration::ZERO).await.unwrap();
     let id = erasure.id.clone();
     let options = interrupted(async move {
-        let undone = second.admin().undo_erasure(TENANT, &id).await;
+        let undone = second.admin("a test", "to test").unwrap().undo_erasure(TENANT, &id).await;
         assert_eq!(undone.unwrap_err().kind(), ErrorKind::Conflict, "undone, with some of its keys destroyed");
     });
-    assert_eq!(in_time(first.admin().carry_out_erasure(TENANT, &erasure.id, &options)).await.unwrap().done, 10);
+    assert_eq!(
+        in_time(first.admin("a test", "to test").unwrap().carry_out_erasure(TENANT, &erasure.id, &options))
+            .await
+            .unwrap()
+            .done,
+        10
+    );
     assert!(records(&first).await.iter().all(|record| record.state == KeyState::Destroyed));
-    assert!(first.admin().tenant(TENANT).await.unwrap().erasures.is_empty());
+    assert!(first.admin("a test", "to test").unwrap().tenant(TENANT).await.unwrap().erasures.is_empty());
 }

@@ -38,8 +38,13 @@ impl Nodes {
         let builder = serving_both().clock(self.clock.clone()).kms(LocalKms::open(path("keks.json")).unwrap());
         let builder = builder.key_store(SqliteKeyStore::open(path("keys.db")).await.unwrap());
         match anchor {
-            Some(name) => builder.epoch_anchor(AnchorFile::open(path(name)).unwrap()).build().unwrap(),
-            None => builder.build().unwrap(),
+            Some(name) => builder
+                .epoch_anchor(AnchorFile::open(path(name)).unwrap())
+                .trusting_the_key_store()
+                .build()
+                .await
+                .unwrap(),
+            None => builder.trusting_the_key_store().build().await.unwrap(),
         }
     }
 }
@@ -49,7 +54,11 @@ async fn refused_after(decide: impl AsyncFn(&Strongroom), decided: ErrorKind) {
     let kek = LocalKms::open(nodes.folder.path().join("keks.json")).unwrap().create_kek("acme", region(EU)).unwrap();
     let (live, copy) = (nodes.folder.path().join("keys.db"), nodes.folder.path().join("copy.db"));
     let node = nodes.start(Some("anchor")).await;
-    node.admin().enroll(TENANT, TenantPolicy::new(kek, region(EU)).scope_by(["channel"])).await.unwrap();
+    node.admin("a test", "to test")
+        .unwrap()
+        .enroll(TENANT, TenantPolicy::new(kek, region(EU)).scope_by(["channel"]))
+        .await
+        .unwrap();
     let sealed = channel(&node, "C9").await.seal(&[], b"text").await.unwrap();
     let scope = channel(&node, "C9").await;
     back_up(&live, &copy).await;
@@ -64,7 +73,7 @@ async fn refused_after(decide: impl AsyncFn(&Strongroom), decided: ErrorKind) {
         assert_eq!(scope.open(&[], &sealed).await.unwrap_err().kind(), ErrorKind::RolledBack);
         assert_eq!(scope.seal(&[], b"text").await.unwrap_err().kind(), ErrorKind::RolledBack);
     }
-    let refused = node.admin().revoke(TENANT, Selector::everything()).await.unwrap_err();
+    let refused = node.admin("a test", "to test").unwrap().revoke(TENANT, Selector::everything()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::RolledBack, "nothing is decided on an older copy either");
     // A fresh one that has the anchor.
     let fresh = nodes.start(Some("anchor")).await;
@@ -77,7 +86,7 @@ async fn refused_after(decide: impl AsyncFn(&Strongroom), decided: ErrorKind) {
 #[tokio::test]
 async fn a_copy_from_before_a_revocation_is_refused() {
     let revoke = async |node: &Strongroom| {
-        node.admin().revoke(TENANT, Selector::fields([("channel", "C9")])).await.unwrap();
+        node.admin("a test", "to test").unwrap().revoke(TENANT, Selector::fields([("channel", "C9")])).await.unwrap();
     };
     refused_after(revoke, ErrorKind::Revoked).await;
 }
@@ -85,8 +94,17 @@ async fn a_copy_from_before_a_revocation_is_refused() {
 #[tokio::test]
 async fn a_copy_from_before_an_erasure_is_refused() {
     let erase = async |node: &Strongroom| {
-        let erasure = node.admin().erase(TENANT, Selector::everything(), Duration::ZERO).await.unwrap();
-        node.admin().carry_out_erasure(TENANT, &erasure.id, &WalkOptions::default()).await.unwrap();
+        let erasure = node
+            .admin("a test", "to test")
+            .unwrap()
+            .erase(TENANT, Selector::everything(), Duration::ZERO)
+            .await
+            .unwrap();
+        node.admin("a test", "to test")
+            .unwrap()
+            .carry_out_erasure(TENANT, &erasure.id, &WalkOptions::default())
+            .await
+            .unwrap();
     };
     refused_after(erase, ErrorKind::Erased).await;
 }

@@ -28,10 +28,16 @@ fn process_that_rewraps() {
     };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let kms = Failpoints::new(grounds.kms(), hook);
-        let room = serving_both().key_store(grounds.store().await).kms(kms).build().unwrap();
+        let room =
+            serving_both().key_store(grounds.store().await).kms(kms).trusting_the_key_store().build().await.unwrap();
         println!("\nready");
         let to = keks(EU, way.parse().unwrap());
-        let walked = room.admin().rewrap(TENANT, to, &WalkOptions::default().page(PAGE)).await.unwrap();
+        let walked = room
+            .admin("a test", "to test")
+            .unwrap()
+            .rewrap(TENANT, to, &WalkOptions::default().page(PAGE))
+            .await
+            .unwrap();
         assert_eq!(walked.failed, 0, "{:?}", walked.first_failure);
     });
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -89,7 +95,7 @@ impl Ledger {
     /// Every record is wrapped as `way` says, in `writes` writes; the sample opens.
     async fn check(&self, way: u32, revision: u64) -> u64 {
         let room = self.grounds.room().await;
-        let row = room.admin().tenant(TENANT).await.unwrap();
+        let row = room.admin("a test", "to test").unwrap().tenant(TENANT).await.unwrap();
         assert_eq!(row.rewrap, None);
         let records: Vec<KeyRecord> = records(&room).await;
         for record in &records {

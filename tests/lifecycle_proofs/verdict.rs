@@ -139,7 +139,7 @@ impl Aftermath<'_> {
         let opening = known.envelopes.iter().find(|m| legal(self.task, said, m) == [OPENS]);
         match opening {
             Some(message) => drop(ending(&room, message).await),
-            None => drop(room.admin().tenant(TENANT).await.unwrap()),
+            None => drop(room.admin("a test", "to test").unwrap().tenant(TENANT).await.unwrap()),
         }
         began.elapsed()
     }
@@ -164,7 +164,7 @@ impl Aftermath<'_> {
         for (channel, endings) in of_channel.into_iter().filter(|(_, endings)| endings.len() > 1) {
             findings.messages_lost.push(format!("{place}: {channel:?} is half decided: {endings:?}"));
         }
-        let policy = room.admin().tenant(TENANT).await.unwrap().policy;
+        let policy = room.admin("a test", "to test").unwrap().tenant(TENANT).await.unwrap().policy;
         for (message, was) in &known.gone {
             let at = region(Header::parse(&message.envelope).unwrap().region());
             // The tenant may have come back to a region that it left.
@@ -200,7 +200,7 @@ impl Aftermath<'_> {
         findings.not_one_active.extend(several.map(|(at, n)| format!("{place}: {n} Active keys at {at:?}")));
 
         // Every key, also those of no message yet, unwraps; but for those that a decision covers, which export leaves out.
-        let row = room.admin().tenant(TENANT).await.unwrap();
+        let row = room.admin("a test", "to test").unwrap().tenant(TENANT).await.unwrap();
         let rules = row.revocations.iter().map(|r| &r.selector).chain(row.erasures.iter().map(|e| &e.selector));
         let rules: Vec<_> = rules.collect();
         let alive = records.iter().filter(|r| r.state != KeyState::Destroyed);
@@ -208,7 +208,12 @@ impl Aftermath<'_> {
             rules.iter().any(|rule| rule.covers(&r.scope, r.period.as_ref(), Some(&r.key_id)))
         };
         let (covered, free): (Vec<_>, Vec<_>) = alive.partition(covered);
-        let exported = room.admin().export(TENANT, &kek("escrow"), &WalkOptions::default(), |_| Ok(())).await.unwrap();
+        let exported = room
+            .admin("a test", "to test")
+            .unwrap()
+            .export(TENANT, &kek("escrow"), &WalkOptions::default(), |_| Ok(()))
+            .await
+            .unwrap();
         if exported.done != free.len() as u64 || exported.failed != covered.len() as u64 {
             findings.keys_lost.push(format!(
                 "{place}: of {} keys {} unwrap ({:?})",
@@ -221,7 +226,7 @@ impl Aftermath<'_> {
 
     async fn check_recovered(&self, room: &Strongroom, findings: &mut Findings) {
         let place = &self.place;
-        let row = room.admin().tenant(TENANT).await.unwrap();
+        let row = room.admin("a test", "to test").unwrap().tenant(TENANT).await.unwrap();
         let mut wrong = Vec::new();
         if row.rewrap.is_some() || !row.erasures.is_empty() || !row.revocations.is_empty() {
             wrong.push("an order stands on the tenant's row".to_owned());

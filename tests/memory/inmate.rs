@@ -150,11 +150,13 @@ impl Inmate {
             .kms_deadline(Duration::from_millis(200))
             .cached_keys_per_tenant(QUOTA)
             .clock(clock.clone())
+            .trusting_the_key_store()
             .build()
+            .await
             .unwrap();
         let suite = if std::env::var(SUITE).unwrap() == "1" { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 };
         let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).suite(suite).cache_ttl(TTL);
-        room.admin().enroll("acme", policy).await.unwrap();
+        room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
         Self { room, kms, clock, text }
     }
 
@@ -174,7 +176,7 @@ impl Inmate {
     }
 
     fn forget(&self) {
-        self.room.admin().purge("acme").unwrap();
+        self.room.admin("a test", "to test").unwrap().purge("acme").unwrap();
     }
 
     async fn messages(&self) {
@@ -212,7 +214,12 @@ impl Inmate {
         let sealed = [self.seal(1).await, self.seal(2).await];
         step("evicted", &[nonce(&sealed[0]), nonce(&sealed[1])].concat());
         let held = self.channel(1).await.hot().await.unwrap();
-        self.room.admin().revoke("acme", Selector::fields([("channel", "C1")])).await.unwrap();
+        self.room
+            .admin("a test", "to test")
+            .unwrap()
+            .revoke("acme", Selector::fields([("channel", "C1")]))
+            .await
+            .unwrap();
         step("revoked", &[]);
         drop(held);
         self.clock.advance(TTL);

@@ -87,9 +87,15 @@ impl Case {
         let mut rooms: Vec<Strongroom> = Vec::new();
         for node in 0..self.nodes {
             let builder = Strongroom::builder().serving([EU]).key_store(Arc::clone(&store)).kms(kms.clone());
-            let room = builder.clock(clock.clone()).revocation_bound(24 * HOUR).build().unwrap();
+            let room = builder
+                .clock(clock.clone())
+                .revocation_bound(24 * HOUR)
+                .trusting_the_key_store()
+                .build()
+                .await
+                .unwrap();
             if node == 0 {
-                room.admin().enroll("acme", policy.clone()).await.unwrap();
+                room.admin("a test", "to test").unwrap().enroll("acme", policy.clone()).await.unwrap();
             }
             let acme = room.tenant("acme").await.unwrap();
             let scope = |n: u32| acme.scope([("channel", &*format!("C{n}"))]).unwrap();

@@ -7,7 +7,7 @@ use crate::records::{CHANNELS, NOW, recorded, region};
 #[tokio::test]
 async fn a_preview_counts_what_a_revocation_hits() {
     let (room, records) = recorded(Period::Hour, 4).await;
-    let admin = room.admin();
+    let admin = room.admin("a test", "to test").unwrap();
     let (first, last) =
         (PeriodLabel::new("hour=2026-11-22T06Z").unwrap(), PeriodLabel::new("hour=2026-11-22T07Z").unwrap());
     let selector = Selector::fields([("channel", "C1")]).from(first.clone()).to(last.clone());
@@ -43,8 +43,8 @@ async fn a_preview_shows_its_first_hundred_rows_whole_and_counts_the_rest() {
     let kms = LocalKms::in_memory();
     let kek = kms.create_kek("acme", region("eu-central-1")).unwrap();
     let builder = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
-    let room = builder.build().unwrap();
-    let admin = room.admin();
+    let room = builder.trusting_the_key_store().build().await.unwrap();
+    let admin = room.admin("a test", "to test").unwrap();
     let policy = TenantPolicy::new(kek, region("eu-central-1")).scope_by(["channel"]);
     admin.enroll("acme", policy).await.unwrap();
     // One key that seals and two that no longer do for each channel. The store gives them by their ids, which are random.

@@ -11,8 +11,15 @@ use crate::records::region;
 
 const EU: &str = "eu-central-1";
 
-fn room(kms: impl Kms) -> Strongroom {
-    Strongroom::builder().serving([EU]).key_store(MemoryKeyStore::default()).kms(kms).build().unwrap()
+async fn room(kms: impl Kms) -> Strongroom {
+    Strongroom::builder()
+        .serving([EU])
+        .key_store(MemoryKeyStore::default())
+        .kms(kms)
+        .trusting_the_key_store()
+        .build()
+        .await
+        .unwrap()
 }
 
 fn policy(kek: impl Into<KekExpression>) -> TenantPolicy {
@@ -20,9 +27,12 @@ fn policy(kek: impl Into<KekExpression>) -> TenantPolicy {
 }
 
 async fn probe(room: &Strongroom, policy: &TenantPolicy) -> ProbeReport {
-    let report = room.admin().probe("acme", policy, &Expected::default()).await.unwrap();
-    assert!(room.admin().tenants(None, 10).await.unwrap().is_empty(), "a probe stores nothing");
-    assert!(room.admin().keys("acme", None, 10).await.unwrap().is_empty());
+    let report = room.admin("a test", "to test").unwrap().probe("acme", policy, &Expected::default()).await.unwrap();
+    assert!(
+        room.admin("a test", "to test").unwrap().tenants(None, 10).await.unwrap().is_empty(),
+        "a probe stores nothing"
+    );
+    assert!(room.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap().is_empty());
     report
 }
 
@@ -37,7 +47,7 @@ fn outcome(report: &ProbeReport, name: &str) -> Outcome {
 async fn a_good_kek_is_ready() {
     let kms = LocalKms::in_memory();
     let kek = kms.create_kek("acme", region(EU)).unwrap();
-    let room = room(kms);
+    let room = room(kms).await;
     for policy in [policy(kek.clone()), TenantPolicy::new(kek.clone(), region(EU))] {
         let report = probe(&room, &policy).await;
         assert!(report.is_ready(), "{report}");
@@ -51,7 +61,7 @@ async fn a_good_kek_is_ready() {
         assert_eq!((json["checks"][0]["outcome"].as_str(), json["tenant"].as_str()), (Some("pass"), Some("acme")));
         assert!(report.to_string().starts_with("tenant acme: ready\nlocal:acme\n  pass"), "{report}");
     }
-    room.admin().enroll("acme", policy(kek)).await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll("acme", policy(kek)).await.unwrap();
 }
 
 #[tokio::test]
@@ -59,7 +69,7 @@ async fn every_kek_of_an_expression_is_probed_and_then_all_together() {
     let kms = LocalKms::in_memory();
     let [a, b, c] = ["a", "b", "c"].map(|name| kms.create_kek(name, region(EU)).unwrap());
     let keks = KekExpression::any_of([KekExpression::One(a), KekExpression::all_of([b, c])]);
-    let room = room(kms.clone());
+    let room = room(kms.clone()).await;
     let report = probe(&room, &policy(keks.clone())).await;
     assert!(report.is_ready(), "{report}");
     assert_eq!(report.checks.iter().filter(|check| check.finding.name == "unwraps").count(), 3);
@@ -79,12 +89,12 @@ async fn every_kek_of_an_expression_is_probed_and_then_all_together() {
 async fn a_kek_elsewhere_is_a_finding_and_is_not_called_if_it_says_so() {
     let kms = FaultyKms::new(LocalKms::in_memory());
     let kek = KekUri::new("local:acme").unwrap();
-    let report = probe(&room(kms.clone()), &policy(kek.clone()).kek_in(kek, region("us-east-1"))).await;
+    let report = probe(&room(kms.clone()).await, &policy(kek.clone()).kek_in(kek, region("us-east-1"))).await;
     assert_eq!((outcome(&report, "region"), report.is_ready(), kms.calls()), (Outcome::Fail, false, 0));
 
     let local = LocalKms::in_memory();
     let kek = local.create_kek("acme", region("us-east-1")).unwrap();
-    let report = probe(&room(local), &policy(kek)).await;
+    let report = probe(&room(local).await, &policy(kek)).await;
     assert_eq!((outcome(&report, "region"), outcome(&report, "unwraps")), (Outcome::Fail, Outcome::Pass));
     assert!(!report.is_ready() && report.to_string().contains("us-east-1"), "{report}");
 }
@@ -94,7 +104,7 @@ async fn a_kms_that_lies_refuses_or_is_away_is_told_apart() {
     let local = LocalKms::in_memory();
     let kek = local.create_kek("acme", region(EU)).unwrap();
     let kms = FaultyKms::new(local);
-    let room = room(kms.clone());
+    let room = room(kms.clone()).await;
     for (fault, name, expected) in [
         (Fault::WrongKey, "unwraps", Outcome::Fail),
         (Fault::EmptyWrapping, "generates", Outcome::Unknown),
@@ -139,11 +149,11 @@ impl Kms for Careless {
 
 #[tokio::test]
 async fn a_kms_that_ignores_context_and_authenticity_is_not_ready() {
-    let room = room(Careless);
+    let room = room(Careless).await;
     let kek = KekUri::new("local:acme").unwrap();
     let expected = Expected::default().account("111122223333");
     let policy = policy(kek).allow_region(region("eu-west-1"));
-    let report = room.admin().probe("acme", &policy, &expected).await.unwrap();
+    let report = room.admin("a test", "to test").unwrap().probe("acme", &policy, &expected).await.unwrap();
     assert!(!report.is_ready());
     for name in ["refuses another tenant", "refuses another scope", "refuses altered bytes"] {
         assert_eq!(outcome(&report, name), Outcome::Fail);
@@ -155,7 +165,7 @@ async fn a_kms_that_ignores_context_and_authenticity_is_not_ready() {
 
 #[tokio::test]
 async fn no_key_is_in_a_report() {
-    let report = probe(&room(Careless), &policy(KekUri::new("local:acme").unwrap())).await;
+    let report = probe(&room(Careless).await, &policy(KekUri::new("local:acme").unwrap())).await;
     // The wrappings of this KMS are the keys themselves: 32 bytes of anything would show as a long word.
     let text = format!("{report}{report:?}{}", report.to_json().unwrap());
     let longest = text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::len).max().unwrap();
@@ -166,11 +176,11 @@ async fn no_key_is_in_a_report() {
 async fn a_policy_that_is_wrong_is_an_error() {
     let kms = LocalKms::in_memory();
     let kek = kms.create_kek("acme", region(EU)).unwrap();
-    let room = room(kms);
+    let room = room(kms).await;
     let wrong = policy(kek.clone()).scope_by(["hour"]);
-    let e = room.admin().probe("acme", &wrong, &Expected::default()).await.unwrap_err();
+    let e = room.admin("a test", "to test").unwrap().probe("acme", &wrong, &Expected::default()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::InvalidArgument);
     let elsewhere = policy(kek).home(region("us-east-1"));
-    let e = room.admin().probe("acme", &elsewhere, &Expected::default()).await.unwrap_err();
+    let e = room.admin("a test", "to test").unwrap().probe("acme", &elsewhere, &Expected::default()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Region);
 }

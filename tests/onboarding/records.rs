@@ -73,8 +73,8 @@ pub(crate) const CHANNELS: [&str; 8] = ["C1", "C2", "*", "C?", "${aws:username}"
 pub(crate) async fn recorded(period: Period, turns: u32) -> (Strongroom, Vec<(KeyRecord, Context)>) {
     let (told, clock) = (Told::new(), ManualClock::at(NOW));
     let builder = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default());
-    let room = builder.kms(told.clone()).clock(clock.clone()).build().unwrap();
-    room.admin().enroll("acme", policy(period)).await.unwrap();
+    let room = builder.kms(told.clone()).clock(clock.clone()).trusting_the_key_store().build().await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll("acme", policy(period)).await.unwrap();
     let acme = room.tenant("acme").await.unwrap();
     let step = match period {
         Period::Month => 31 * 24 * HOUR,
@@ -97,7 +97,7 @@ pub(crate) async fn recorded(period: Period, turns: u32) -> (Strongroom, Vec<(Ke
         };
         contexts.iter().find(is).unwrap().clone()
     };
-    let records = room.admin().keys("acme", None, 10_000).await.unwrap();
+    let records = room.admin("a test", "to test").unwrap().keys("acme", None, 10_000).await.unwrap();
     assert_eq!(records.len(), contexts.len());
     (room.clone(), records.into_iter().map(|record| (record.clone(), of(&record))).collect())
 }

@@ -73,15 +73,15 @@ impl Fleet {
         let kms = Arc::new(LocalKms::in_memory());
         let region = Region::new("eu-central-1").unwrap();
         let kek = kms.create_kek("acme", region.clone()).unwrap();
-        let room = |store: Arc<dyn KeyStore>| {
+        let room = async |store: Arc<dyn KeyStore>| {
             let room = Strongroom::builder().serving(["eu-central-1"]).key_store(store).kms(Arc::clone(&kms));
-            room.revocation_bound(Duration::from_secs(60)).build().unwrap()
+            room.revocation_bound(Duration::from_secs(60)).trusting_the_key_store().build().await.unwrap()
         };
         let deaf = Through::deaf_to_polls(database.store().await);
         told(&deaf).await;
-        let rooms = [room(Arc::new(database.store().await)), room(Arc::new(deaf))];
+        let rooms = [room(Arc::new(database.store().await)).await, room(Arc::new(deaf)).await];
         let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).period(Period::Month);
-        rooms[0].admin().enroll("acme", policy).await.unwrap();
+        rooms[0].admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
         Self { database, rooms }
     }
 
@@ -94,7 +94,12 @@ impl Fleet {
         let (here, there) = (self.scope(0, channel).await, self.scope(1, channel).await);
         let sealed = here.seal(&[], b"hello").await.unwrap();
         there.open(&[], &sealed).await.unwrap();
-        self.rooms[0].admin().revoke("acme", Selector::fields([("channel", channel)])).await.unwrap();
+        self.rooms[0]
+            .admin("a test", "to test")
+            .unwrap()
+            .revoke("acme", Selector::fields([("channel", channel)]))
+            .await
+            .unwrap();
         let decided = Instant::now();
         let refused = timeout(HANGS, async {
             loop {

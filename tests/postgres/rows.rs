@@ -22,18 +22,20 @@ impl Fixture {
             .serving(["eu-central-1", "eu-central-2"])
             .key_store(database.store().await)
             .kms(kms)
+            .trusting_the_key_store()
             .build()
+            .await
             .unwrap();
         let policy = TenantPolicy::new(kek, region)
             .scope_by(["channel"])
             .period(Period::Month)
             .allow_region(Region::new("eu-central-2").unwrap());
-        room.admin().enroll("acme", policy).await.unwrap();
+        room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
         let acme = room.tenant("acme").await.unwrap();
         acme.scope([("channel", "C8")]).unwrap().seal(&[], b"8").await.unwrap();
         let scope = acme.scope([("channel", "C9")]).unwrap();
         let sealed = scope.seal(&[], b"9").await.unwrap();
-        room.admin().purge("acme").unwrap();
+        room.admin("a test", "to test").unwrap().purge("acme").unwrap();
         // What somebody who owns the database can do, constraints or not.
         let dropped = "DO $$ DECLARE it record; BEGIN
             FOR it IN SELECT conname, conrelid::regclass AS place FROM pg_constraint
@@ -55,7 +57,7 @@ impl Fixture {
             INSERT INTO {table} TABLE before; DROP TABLE before; SET session_replication_role = DEFAULT"
         );
         execute(&mut db, &undo).await;
-        self.room.admin().purge("acme").unwrap();
+        self.room.admin("a test", "to test").unwrap().purge("acme").unwrap();
         checked
     }
 }
@@ -88,7 +90,11 @@ async fn rows_that_cannot_be_are_malformed() {
         f.with("data_keys", set, async |f: &Fixture| {
             let refused = f.scope.open(&[], &f.sealed).await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Malformed, "{set}: {refused}");
-            assert_eq!(f.room.admin().keys("acme", None, 10).await.unwrap_err().kind(), ErrorKind::Malformed, "{set}");
+            assert_eq!(
+                f.room.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap_err().kind(),
+                ErrorKind::Malformed,
+                "{set}"
+            );
         })
         .await;
     }
@@ -131,7 +137,7 @@ async fn rows_that_somebody_changed_open_nothing() {
         .await;
     }
     // The row of another key under this key's id, wrapped for exactly this scope: only the commitment can tell.
-    f.room.admin().rotate("acme", &[("channel", "C9")]).await.unwrap();
+    f.room.admin("a test", "to test").unwrap().rotate("acme", &[("channel", "C9")]).await.unwrap();
     let successor =
         r"wrapped = (SELECT wrapped FROM data_keys WHERE state = 'active' AND position('\x4339'::bytea IN scope) > 0)";
     f.with("data_keys", successor, async |f: &Fixture| {

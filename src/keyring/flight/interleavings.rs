@@ -73,13 +73,15 @@ impl World {
             .key_store(MemoryKeyStore::default())
             .kms(Remote { local, unwraps: Arc::clone(&unwraps) })
             .clock(ManualClock::at(0))
+            .trusting_the_key_store()
             .build()
+            .await
             .unwrap();
         let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).verify_new_keys(false);
-        room.admin().enroll("acme", policy).await.unwrap();
+        room.admin("ops@example.com", "an example")?.enroll("acme", policy).await.unwrap();
         let channel = room.tenant("acme").await.unwrap().scope([("channel", "C1")]).unwrap();
         let sealed = channel.seal(&[], b"hello").await.unwrap();
-        room.admin().purge_all();
+        room.admin("ops@example.com", "an example")?.purge_all();
         Self { room, channel, sealed, unwraps }
     }
 
@@ -135,7 +137,7 @@ fn a_load_under_way_does_not_outlive_a_revocation() {
     explore_rooms(|world| async move {
         let openers = world.openers();
         let selector = Selector::fields([("channel", "C1")]);
-        world.room.admin().revoke("acme", selector).await.unwrap();
+        world.room.admin("ops@example.com", "an example")?.revoke("acme", selector).await.unwrap();
         let after = world.channel.open(&[], &world.sealed).await;
         assert_eq!(after.unwrap_err().kind(), ErrorKind::Revoked);
         for opener in openers {
@@ -155,7 +157,7 @@ fn what_is_sealed_after_a_rotation_is_sealed_under_the_new_key() {
             async move { channel.seal(&[], b"again").await.unwrap() }
         };
         let sealers: Vec<_> = (0..CALLERS).map(|_| spawn(seal())).collect();
-        world.room.admin().rotate("acme", &[("channel", "C1")]).await.unwrap();
+        world.room.admin("ops@example.com", "an example")?.rotate("acme", &[("channel", "C1")]).await.unwrap();
         let after = seal().await;
         assert_ne!(after[..HEADER], world.sealed[..HEADER], "the old key");
         for sealer in sealers {
