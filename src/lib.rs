@@ -24,6 +24,8 @@ mod store;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[allow(dead_code)]
+mod watermark;
 
 /// The limits of FORMAT.md and of policies, as numbers.
 pub mod limits {

@@ -6,9 +6,11 @@
 pub(crate) mod aead;
 pub(crate) mod allotment;
 pub(crate) mod chunked;
+pub(crate) mod digest;
 pub(crate) mod kdf;
 #[cfg(feature = "byok")]
 pub(crate) mod key_transport;
+pub(crate) mod mac;
 pub(crate) mod message;
 pub(crate) mod random;
 pub(crate) mod reader_keys;
