@@ -6,16 +6,16 @@ test *ARGS:
 
 # formatting and lints, as CI checks them
 lint:
-    cargo fmt --check
+    cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 # rustfmt in place
 fmt:
-    cargo fmt
+    cargo fmt --all
 
 # the documentation; a warning is an error
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 
 # fuzz one target, e.g. `just fuzz open_message -max_total_time=300`
 fuzz TARGET *ARGS:
@@ -41,6 +41,8 @@ lint-peers:
 vectors:
     .venv/bin/python tests/reference/make_vectors.py --check
     .venv/bin/python tests/reference/make_file_vectors.py --check
+    .venv/bin/python tests/reference/make_reserved_vectors.py --check
+    .venv/bin/python tests/reference/make_row_vectors.py --check
 
 # everything that must hold before a merge
 ci:

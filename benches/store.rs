@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use strongroom::{
-    Change, Forget, KekUri, KeyId, KeyRecord, KeyState, KeyStore, MemoryKeyStore, Placed, Region, Scope, Selector,
-    SqliteKeyStore, Suite, TenantId, TenantPolicy, TenantRecord, WrappedKey, Wrapping,
+    KeyId, KeyIndex, KeyState, KeyStore, MemoryKeyStore, Put, RowChange, RowDigest, RowKey, Scope, TenantId, Write,
 };
 use tokio::runtime::{Handle, Runtime};
 
@@ -29,11 +28,8 @@ const KEYS: usize = 1_000;
 /// How many key records a rewrap writes at a time here.
 const PAGE: usize = 100;
 
-/// As long as a data key that AWS KMS wrapped.
-const WRAPPED: usize = 184;
-
-/// A plain row is as long as a key record's row, about.
-const ROW: [u8; 700] = [7; 700];
+/// As long as a key record's row with a data key that AWS KMS wrapped, about.
+const ROW: [u8; 1_000] = [7; 1_000];
 
 const PLAIN_READ: &str = "plain row read, SQLite";
 const PLAIN_WRITE: &str = "plain row written, SQLite";
@@ -50,86 +46,76 @@ struct Names {
 }
 
 const SQLITE: Names = Names {
-    key: "SqliteKeyStore, key",
-    active: "SqliteKeyStore, active_key",
-    polled: "SqliteKeyStore, changes, none",
-    changes: "SqliteKeyStore, changes, 100",
+    key: "SqliteKeyStore, get",
+    active: "SqliteKeyStore, active",
+    polled: "SqliteKeyStore, log, none",
+    changes: "SqliteKeyStore, log, 100",
     page: "SqliteKeyStore, keys, 100",
-    insert: "SqliteKeyStore, insert_active",
-    update: "SqliteKeyStore, update_keys, 100",
+    insert: "SqliteKeyStore, put, a new key",
+    update: "SqliteKeyStore, put, 100 keys",
 };
 
 const MEMORY: Names = Names {
-    key: "MemoryKeyStore, key",
-    active: "MemoryKeyStore, active_key",
-    polled: "MemoryKeyStore, changes, none",
-    changes: "MemoryKeyStore, changes, 100",
+    key: "MemoryKeyStore, get",
+    active: "MemoryKeyStore, active",
+    polled: "MemoryKeyStore, log, none",
+    changes: "MemoryKeyStore, log, 100",
     page: "MemoryKeyStore, keys, 100",
-    insert: "MemoryKeyStore, insert_active",
-    update: "MemoryKeyStore, update_keys, 100",
+    insert: "MemoryKeyStore, put, a new key",
+    update: "MemoryKeyStore, put, 100 keys",
 };
 
 fn tenant() -> TenantId {
     TenantId::new("acme").unwrap()
 }
 
-fn kek() -> KekUri {
-    KekUri::new("aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab").unwrap()
+/// A data key's row by its number, of a scope of its own.
+#[derive(Clone)]
+struct Numbered {
+    id: KeyId,
+    scope: Scope,
+    bytes: Vec<u8>,
 }
 
-fn region() -> Region {
-    Region::new("eu-central-1").unwrap()
-}
-
-/// The key record number `n`, of a scope of its own.
-fn record(n: usize) -> KeyRecord {
+fn record(n: usize) -> Numbered {
     let mut id = [0; 32];
     // Ids are evenly spread, as hashes are, so that rows are not written in order.
     id[..8].copy_from_slice(&(n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
-    KeyRecord {
-        tenant: tenant(),
-        key_id: KeyId::from_bytes(id),
-        suite: Suite::default(),
-        scope: Scope::new(&[("workspace", "W1"), ("channel", &format!("C{n}"))]).unwrap(),
-        period: None,
-        region: region(),
-        state: KeyState::Active,
-        state_since: 0,
-        wrapped: Some(WrappedKey::One(Wrapping { kek: kek(), wrapped: vec![7; WRAPPED] })),
-        pending: None,
-        wrapped_epoch: 1,
-        created_at: 0,
-        revision: 1,
+    let scope = Scope::new(&[("workspace", "W1"), ("channel", &format!("C{n}"))]).unwrap();
+    Numbered { id: KeyId::from_bytes(id), scope, bytes: ROW.to_vec() }
+}
+
+impl Numbered {
+    /// What writes it over `expected`.
+    fn write(&self, expected: Option<RowDigest>) -> Write {
+        let index = KeyIndex { scope: self.scope.clone(), period: None, state: KeyState::Active };
+        let change = RowChange::Put(self.bytes.clone(), Some(index));
+        Write { key: RowKey::Key(tenant(), self.id), expected, change }
     }
+}
+
+/// What holds the tenant's row as it is while a key comes into being.
+fn unchanged() -> Write {
+    Write { key: RowKey::Tenant(tenant()), expected: Some(RowDigest::of(&ROW)), change: RowChange::Keep }
 }
 
 /// A tenant with [`KEYS`] keys and a page of the log.
 async fn fill(store: &dyn KeyStore) {
-    let record_of_tenant = TenantRecord {
-        tenant: tenant(),
-        policy: TenantPolicy::new(kek(), region()).scope_by(["workspace", "channel"]),
-        revocations: Vec::new(),
-        erasures: Vec::new(),
-        rewrap: None,
-        enrolled_at: 0,
-        epoch: 1,
-    };
-    store.insert_tenant(&record_of_tenant).await.unwrap();
+    let row = Write { key: RowKey::Tenant(tenant()), expected: None, change: RowChange::Put(ROW.to_vec(), None) };
+    assert_eq!(store.put(&[row], None).await.unwrap(), Put::Written(None));
     for n in 0..KEYS {
-        assert_eq!(store.insert_active(&record(n)).await.unwrap(), Placed::New);
+        assert_eq!(store.put(&[unchanged(), record(n).write(None)], None).await.unwrap(), Put::Written(None));
     }
-    for n in 0..PAGE {
-        let selector = Selector::fields([("channel", format!("C{n}"))]);
-        store.announce(&Change { tenant: tenant(), selector, forget: Forget::Sealing }).await.unwrap();
+    for n in 1..=PAGE as u64 {
+        assert_eq!(store.put(&[], Some(&|_| ROW[..200].to_vec())).await.unwrap(), Put::Written(Some(n)));
     }
-    assert_eq!(store.key(&tenant(), &record(7).key_id).await.unwrap(), Some(record(7)));
     assert_eq!(store.keys(&tenant(), None, 100).await.unwrap().len(), PAGE);
-    assert_eq!(store.changes(Some(0), 100).await.unwrap().changes.len(), PAGE);
+    assert_eq!(store.log(Some(0), 100).await.unwrap().entries.len(), PAGE);
 }
 
 /// The keys there are, in an order that no prefetcher guesses.
-fn any_key() -> impl FnMut() -> KeyRecord {
-    let records: Vec<KeyRecord> = (0..KEYS).map(record).collect();
+fn any_key() -> impl FnMut() -> Numbered {
+    let records: Vec<Numbered> = (0..KEYS).map(record).collect();
     let mut at = 0;
     move || {
         at = (at + 619) % KEYS;
@@ -144,7 +130,7 @@ fn enter_reads(contest: &mut Contest, runtime: &Handle, store: &Arc<dyn KeyStore
         PLAIN_READ,
         timed(move || {
             let wanted = next();
-            on.block_on(by.key(&wanted.tenant, &wanted.key_id)).unwrap().unwrap()
+            on.block_on(by.get(&RowKey::Key(tenant(), wanted.id))).unwrap().unwrap()
         }),
     );
     let (by, on, mut next) = (Arc::clone(store), runtime.clone(), any_key());
@@ -153,16 +139,16 @@ fn enter_reads(contest: &mut Contest, runtime: &Handle, store: &Arc<dyn KeyStore
         PLAIN_READ,
         timed(move || {
             let wanted = next();
-            on.block_on(by.active_key(&wanted.tenant, &wanted.scope, None)).unwrap().unwrap()
+            on.block_on(by.active(&tenant(), &wanted.scope, None)).unwrap().unwrap()
         }),
     );
     // What each node asks once a second.
     let (by, on) = (Arc::clone(store), runtime.clone());
-    let upto = on.block_on(by.changes(None, 1)).unwrap().upto;
-    contest.enter(names.polled, PLAIN_READ, timed(move || on.block_on(by.changes(Some(upto), 1_000)).unwrap()));
+    let upto = on.block_on(by.log(None, 1)).unwrap().end;
+    contest.enter(names.polled, PLAIN_READ, timed(move || on.block_on(by.log(Some(upto), 1_000)).unwrap()));
     let (by, on) = (Arc::clone(store), runtime.clone());
     let from = upto - PAGE as u64;
-    contest.enter(names.changes, PLAIN_READ, timed(move || on.block_on(by.changes(Some(from), 1_000)).unwrap()));
+    contest.enter(names.changes, PLAIN_READ, timed(move || on.block_on(by.log(Some(from), 1_000)).unwrap()));
     let (by, on) = (Arc::clone(store), runtime.clone());
     contest.enter(names.page, PLAIN_READ, timed(move || on.block_on(by.keys(&tenant(), None, 100)).unwrap()));
 }
@@ -170,33 +156,36 @@ fn enter_reads(contest: &mut Contest, runtime: &Handle, store: &Arc<dyn KeyStore
 fn enter_writes(contest: &mut Contest, runtime: &Handle, store: &Arc<dyn KeyStore>, names: &Names) {
     let (by, on, mut written) = (Arc::clone(store), runtime.clone(), KEYS);
     contest.enter(names.insert, PLAIN_WRITE, move |n| {
-        let fresh: Vec<KeyRecord> = (0..n)
+        let fresh: Vec<[Write; 2]> = (0..n)
             .map(|_| {
                 written += 1;
-                record(written)
+                [unchanged(), record(written).write(None)]
             })
             .collect();
         let start = Instant::now();
-        for record in &fresh {
-            assert_eq!(on.block_on(by.insert_active(record)).unwrap(), Placed::New);
+        for writes in &fresh {
+            assert_eq!(on.block_on(by.put(writes, None)).unwrap(), Put::Written(None));
         }
         start.elapsed()
     });
     let (by, on) = (Arc::clone(store), runtime.clone());
-    let mut page: Vec<KeyRecord> = (0..PAGE).map(record).collect();
+    let mut page: Vec<Numbered> = (0..PAGE).map(record).collect();
     contest.enter(
         names.update,
         PLAIN_WRITE,
         timed(move || {
-            for record in &mut page {
-                record.revision += 1;
-            }
-            assert_eq!(on.block_on(by.update_keys(&page)).unwrap(), [true; PAGE]);
+            let over = |row: &mut Numbered| {
+                let expected = RowDigest::of(&row.bytes);
+                row.bytes[0] = row.bytes[0].wrapping_add(1);
+                row.write(Some(expected))
+            };
+            let writes: Vec<Write> = page.iter_mut().map(over).collect();
+            assert_eq!(on.block_on(by.put(&writes, None)).unwrap(), Put::Written(None));
         }),
     );
 }
 
-/// The same settings as [`SqliteKeyStore`]'s, one table, no index but its key's.
+/// The same settings as `SqliteKeyStore`'s, one table, no index but its key's.
 async fn plain(path: &Path) -> SqlitePool {
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -209,7 +198,7 @@ async fn plain(path: &Path) -> SqlitePool {
         .await
         .unwrap();
     for n in 0..KEYS {
-        write_plain(&pool, &record(n).key_id).await;
+        write_plain(&pool, &record(n).id).await;
     }
     pool
 }
@@ -230,7 +219,7 @@ async fn write_plain(pool: &SqlitePool, id: &KeyId) {
 fn reads(runtime: &Handle, pool: &SqlitePool, stores: &[(Names, Arc<dyn KeyStore>)]) -> Contest {
     let mut contest = Contest::new("key stores, reading");
     let (pool, on, mut next) = (pool.clone(), runtime.clone(), any_key());
-    contest.enter(PLAIN_READ, PLAIN_READ, timed(move || on.block_on(read_plain(&pool, &next().key_id))));
+    contest.enter(PLAIN_READ, PLAIN_READ, timed(move || on.block_on(read_plain(&pool, &next().id))));
     for (names, store) in stores {
         enter_reads(&mut contest, runtime, store, names);
     }
@@ -245,7 +234,7 @@ fn writes(runtime: &Handle, pool: &SqlitePool, stores: &[(Names, Arc<dyn KeyStor
         PLAIN_WRITE,
         timed(move || {
             written += 1;
-            on.block_on(write_plain(&pool, &record(written).key_id));
+            on.block_on(write_plain(&pool, &record(written).id));
         }),
     );
     for (names, store) in stores {
@@ -258,7 +247,7 @@ fn main() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (pool, stores) = runtime.block_on(async {
-        let sqlite: Arc<dyn KeyStore> = Arc::new(SqliteKeyStore::open(folder.path().join("keys.db")).await.unwrap());
+        let sqlite: Arc<dyn KeyStore> = Arc::new(strongroom::testing::sqlite(folder.path().join("keys.db")).await);
         let memory: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::default());
         fill(&*sqlite).await;
         fill(&*memory).await;

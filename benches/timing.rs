@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt, SeedableRng};
-use strongroom::testing::encryption_context;
 use strongroom::testing::vectors::same_key_id;
+use strongroom::testing::{Operator, encryption_context};
 use strongroom::{EncryptionContext, HotScope, KeyId, Kms, LocalKms, MemoryKeyStore, Region, Strongroom, TenantPolicy};
 
 /// From here on two classes differ (dudect's own bound).
@@ -127,7 +127,7 @@ async fn hot() -> HotScope {
     let region = Region::new("eu-central-1").unwrap();
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
-    let room = room.trusting_the_key_store().build().await.unwrap();
+    let room = room.open_under(&Operator::default()).await;
     room.admin("a test", "to test").unwrap().enroll("acme", TenantPolicy::new(kek, region)).await.unwrap();
     room.tenant("acme").await.unwrap().scope([]).unwrap().hot().await.unwrap()
 }

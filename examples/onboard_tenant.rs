@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use messages::{EU, Outcome, TENANT, US, expect};
 use strongroom::{
-    AwsKeyPolicy, CallPlanner, Expected, KekUri, LocalKms, Period, Region, Selector, SqliteKeyStore, Strongroom,
-    TenantLoad, TenantPolicy,
+    AwsKeyPolicy, CallPlanner, Expected, KekUri, Period, Region, Selector, TenantLoad, TenantPolicy, create_local,
 };
 
 const ARN: &str = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -34,10 +33,8 @@ fn plan(policy: TenantPolicy) -> CallPlanner {
 #[tokio::main]
 async fn main() -> Outcome {
     let folder = tempfile::tempdir()?;
-    let kms = LocalKms::open(folder.path().join("keks.json"))?;
-    let store = SqliteKeyStore::open(folder.path().join("keys.db")).await?;
-    let room =
-        Strongroom::builder().serving([EU]).key_store(store).kms(kms.clone()).trusting_the_key_store().build().await?;
+    let local = create_local(folder.path()).await?;
+    let (room, kms) = (local.builder().serving([EU]).build().await?, local.kms().clone());
     let admin = room.admin("ops@example.com", "an example")?;
 
     println!("1. Probe a KEK that will not do");

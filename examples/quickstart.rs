@@ -4,10 +4,9 @@
 //! `cargo run --example quickstart`
 
 use std::error::Error;
-use std::path::Path;
 
 use strongroom::{
-    ErrorKind, Header, KeyId, LocalKms, Period, Region, ScopeHandle, Selector, SqliteKeyStore, Strongroom, TenantPolicy,
+    ErrorKind, Header, KeyId, LocalKms, Period, Region, ScopeHandle, Selector, TenantPolicy, create_local,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -18,14 +17,13 @@ const PLANS: &[u8] = "The plans are in the safe.".as_bytes();
 #[tokio::main]
 async fn main() -> Outcome {
     let folder = tempfile::tempdir()?;
-    let (kek_file, keys) = (folder.path().join("keks.json"), folder.path().join("keys.db"));
     let region = Region::new("eu-central-1")?;
 
     println!("1. Two tenants, each under a KEK of its own, a data key for each channel and hour");
-    let kms = LocalKms::open(&kek_file)?;
-    let room = room(&keys, kms.clone()).await?;
+    let local = create_local(folder.path()).await?;
+    let room = local.builder().serving(["eu-central-1"]).build().await?;
     for tenant in ["acme", "globex"] {
-        let kek = kms.create_kek(&format!("{tenant}-2026"), region.clone())?;
+        let kek = local.kms().create_kek(&format!("{tenant}-2026"), region.clone())?;
         println!("   {tenant:6}  {kek}");
         let policy = TenantPolicy::new(kek, region.clone()).scope_by(["workspace", "channel"]).period(Period::Hour);
         room.admin("ops@example.com", "an example")?.enroll(tenant, policy).await?;
@@ -55,7 +53,8 @@ async fn main() -> Outcome {
     // Somebody with the key store and the envelopes, but not with the KEK: theirs bears the same name.
     let stranger = LocalKms::in_memory();
     stranger.create_kek("acme-2026", region.clone())?;
-    let acme_theirs = self::room(&keys, stranger).await?.tenant("acme").await?;
+    let elsewhere = local.builder_with_kms(stranger).serving(["eu-central-1"]).build().await?;
+    let acme_theirs = elsewhere.tenant("acme").await?;
     let general_theirs = acme_theirs.scope([("workspace", "W1"), ("channel", "general")])?;
     refuses("a stranger's KEK", &general_theirs, &old, ErrorKind::Denied).await?;
 
@@ -70,7 +69,7 @@ async fn main() -> Outcome {
     println!("\nWhat is stored: key records");
     print_row(("key id", "tenant", "scope", "period", "region", "state", "wrapped", "KEK"));
     for tenant in ["acme", "globex"] {
-        for key in room.admin("ops@example.com", "an example")?.keys(tenant, None, 100).await? {
+        for key in room.admin("ops@example.com", "an example")?.keys(tenant, None, 100).await?.keys {
             let (id, scope) = (format!("{:.8}", key.key_id.to_string()), key.scope.to_string());
             let (region, state) = (key.region.as_str(), key.state.as_str());
             let period = key.period.as_ref().map_or("", |period| period.as_str());
@@ -101,7 +100,7 @@ async fn main() -> Outcome {
     // A search that cannot find anything would prove nothing: the key id is there.
     claim(occurs(&stored, Header::parse(&old)?.key_id()), "the key id, as a check of the search, is found")?;
     claim(!occurs(&stored, NOON) && !occurs(&stored, PLANS), "the messages are not")?;
-    let content: serde_json::Value = serde_json::from_slice(&std::fs::read(&kek_file)?)?;
+    let content: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.path().join("keks.json"))?)?;
     for tenant in [0, 1] {
         let hex = content.pointer(&format!("/keks/{tenant}/versions/0/key")).and_then(|key| key.as_str());
         let hex = hex.ok_or("the KEK file has not both KEKs")?;
@@ -113,17 +112,6 @@ async fn main() -> Outcome {
     }
     println!("\nAll as claimed.");
     Ok(())
-}
-
-async fn room(keys: &Path, kms: LocalKms) -> Outcome<Strongroom> {
-    let store = SqliteKeyStore::open(keys).await?;
-    Ok(Strongroom::builder()
-        .serving(["eu-central-1"])
-        .key_store(store)
-        .kms(kms)
-        .trusting_the_key_store()
-        .build()
-        .await?)
 }
 
 fn claim(holds: bool, what: &str) -> Outcome {

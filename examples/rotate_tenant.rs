@@ -43,7 +43,7 @@ async fn main() -> Outcome {
     show_keys(&room).await?;
     expect(messages.show(&room).await? == 7, "every message opens")?;
     let census = messages.census(&admin)?;
-    let keys = admin.keys(TENANT, None, 100).await?;
+    let keys = admin.keys(TENANT, None, 100).await?.keys;
     let old = keys.iter().filter(|key| key.state == KeyState::Deactivated);
     expect(old.map(|key| census.references(&key.key_id)).sum::<u64>() == 0, "nothing refers to the old data keys")?;
     println!("All as claimed.");

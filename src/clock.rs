@@ -59,14 +59,14 @@ fn boot_time() -> Duration {
         Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
     };
     let tick = read(ClockId::MonotonicCoarse);
-    LAST.with(|last| match last.get() {
+    match LAST.get() {
         (known, time) if known == tick => time,
         _ => {
             let time = read(ClockId::Boottime);
-            last.set((tick, time));
+            LAST.set((tick, time));
             time
         }
-    })
+    }
 }
 
 #[cfg(test)]

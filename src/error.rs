@@ -45,6 +45,12 @@ pub enum ErrorKind {
     NotLoaded,
     /// The key store is older than what was seen of it: it was restored from a copy. Nothing of it is used.
     RolledBack,
+    /// A stored row is not authentic: somebody else than this fleet wrote it, or it was moved. Nothing of it is used.
+    Tampered,
+    /// The key store contradicts what this process knows of it: a key that it has in hand is hidden. Nothing is sealed anew.
+    StoreInconsistent,
+    /// Opening is suspended for a while (incident mode); sealing goes on. Retry when the suspension has ended.
+    Suspended,
     /// The caller's argument or configuration is wrong.
     InvalidArgument,
     /// Reading or writing a file failed, or there is no room for it; the source says which. Nothing was left behind.
@@ -70,6 +76,9 @@ impl ErrorKind {
             Self::KeyMismatch => "key mismatch",
             Self::NotLoaded => "not loaded",
             Self::RolledBack => "rolled back",
+            Self::Tampered => "tampered",
+            Self::StoreInconsistent => "store inconsistent",
+            Self::Suspended => "suspended",
             Self::InvalidArgument => "invalid argument",
             Self::Io => "input or output",
             Self::Cancelled => "cancelled",
@@ -203,7 +212,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Conflict | ErrorKind::NotLoaded
+            ErrorKind::Unavailable
+                | ErrorKind::Throttled
+                | ErrorKind::Conflict
+                | ErrorKind::NotLoaded
+                | ErrorKind::Suspended
         )
     }
 }

@@ -14,6 +14,10 @@ use crate::sealer::{InHand, ScopeHandle, not_loaded};
 /// background before it expires; after `NotLoaded`, await [`Self::refresh`] (to seal) or [`Self::prepare`] (to open) and
 /// retry.
 ///
+/// In a process that is forked off it goes on sealing and opening, under nonces of its own, for as long as the lease lasts that it
+/// inherited: at most the [revocation bound](crate::StrongroomBuilder::revocation_bound). Then it says `NotLoaded` and cannot be
+/// refreshed, because a Tokio runtime does not survive `fork`: build another room there.
+///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
 /// # use strongroom::*;

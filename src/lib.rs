@@ -15,16 +15,19 @@ mod hot;
 mod key;
 mod keyring;
 mod kms;
+#[cfg(feature = "sqlite")]
+mod local_room;
 mod page;
 mod plan;
 mod reseal;
 mod room;
+mod row;
 mod sealer;
+mod shared_file;
 mod store;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
-#[allow(dead_code)]
 mod watermark;
 
 /// The limits of FORMAT.md and of policies, as numbers.
@@ -40,13 +43,13 @@ pub mod limits {
     pub use crate::key::wrapped_key::MAX_WRAPPED;
 }
 
-pub use admin::Admin;
-pub use admin::export::ExportedKey;
+pub use admin::export::{ExportTo, ExportedKey};
 pub use admin::preview::{Preview, PreviewRow};
 pub use admin::probe::{Check, ProbeReport};
 pub use admin::receipt::{ErasedKey, ErasureReceipt, RECEIPT_TYPE, SignedReceipt};
 pub use admin::residency::{ResidencyReport, ResidencyRow};
 pub use admin::walk::{WalkOptions, Walked};
+pub use admin::{Admin, KeyPage, TenantPage};
 pub use clock::{Clock, SystemClock};
 pub use core_dump::{CoreDumps, forbid_core_dumps};
 pub use crypto::secret::{DataKey, Plaintext};
@@ -71,25 +74,32 @@ pub use format::layout::FileLayout;
 pub use hot::HotScope;
 pub use key::attribution::Attribution;
 pub use key::census::Census;
-pub use key::change::{Change, Changes, Forget};
+pub use key::change::{Change, Forget};
 pub use key::encryption_context::EncryptionContext;
 pub use key::erasure::Erasure;
+pub use key::export::Export;
 pub use key::finding::{Expected, Finding, Outcome};
+pub use key::floor::Floor;
 pub use key::id::{KeyId, TenantId};
+pub use key::incarnation::Incarnation;
+pub use key::journal::{Decision, JournalEntry, JournalHead};
 pub use key::kek::KekUri;
 pub use key::kek_expression::KekExpression;
+pub use key::kek_history::{KekHistory, KeksInForce};
 pub use key::period::{Period, PeriodLabel};
 pub use key::policy::TenantPolicy;
-pub use key::record::KeyRecord;
+pub use key::record::{KeyRecord, Transition};
 pub use key::region::Region;
 pub use key::revocation::{Revocation, Selector};
 pub use key::rewrap::RewrapOrder;
+pub use key::room_name::RoomName;
 pub use key::rotation::RotationPolicy;
+pub use key::row_digest::RowDigest;
 pub use key::scope::Scope;
 pub use key::state::KeyState;
+pub use key::suspension::Suspension;
 pub use key::tenant::TenantRecord;
 pub use key::wrapped_key::{Pending, WrappedKey, Wrapping};
-pub use keyring::anchor::{AnchorFile, EpochAnchor};
 #[cfg(feature = "aws-kms")]
 pub use kms::aws::AwsKms;
 #[cfg(feature = "aws-kms")]
@@ -104,7 +114,11 @@ pub use kms::aws_policy::{AwsKeyPolicy, MAX_KEY_POLICY};
 #[cfg(feature = "byok")]
 pub use kms::import_ticket::{ImportFormat, ImportTicket, KeyCheckValue};
 pub use kms::local::LocalKms;
+pub use kms::local_root_kek::LocalRoot;
+pub use kms::root::Root;
 pub use kms::{GeneratedKey, KekDescription, Kms};
+#[cfg(feature = "sqlite")]
+pub use local_room::{LocalRoom, create_local, open_local};
 pub use page::PageRow;
 pub use plan::report::{CallPlan, PlanWarning, PlannedKek, PlannedRegion, PlannedTenant};
 pub use plan::{CallPlanner, TenantLoad};
@@ -114,6 +128,12 @@ pub use sealer::{ScopeHandle, TenantHandle};
 pub use store::memory::MemoryKeyStore;
 #[cfg(feature = "postgres")]
 pub use store::postgres::{PostgresKeyStore, options::PostgresOptions};
+pub use store::row::{KeyIndex, Log, MAX_ROW, Put, RowChange, RowKey, StoreIdentity, Write};
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteKeyStore;
-pub use store::{KeyStore, Placed};
+pub use store::{KeyStore, LogEntry};
+pub use watermark::file::FileWatermark;
+pub use watermark::memory::MemoryWatermark;
+#[cfg(feature = "object-store")]
+pub use watermark::object::ObjectWatermark;
+pub use watermark::{Mark, Subject, Watermark};

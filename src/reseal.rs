@@ -12,10 +12,8 @@ use crate::format::context::Field;
 use crate::format::message;
 use crate::key::id::KeyId;
 use crate::key::period::PeriodLabel;
-use crate::key::policy::TenantPolicy;
-use crate::key::record::KeyRecord;
-use crate::key::state::KeyState;
 use crate::keyring::hands::Held;
+use crate::keyring::rows::{KeyRow, TenantRow};
 use crate::sealer::{InHand, ScopeHandle, TenantHandle, seal_with};
 
 impl ScopeHandle {
@@ -36,8 +34,8 @@ impl ScopeHandle {
         let key_id = KeyId::from_bytes(*header.key_id());
         self.keyring.check_served(header.region())?;
         let row = self.keyring.tenant(self.tenant()).await?;
-        let record = self.keyring.store.key(self.tenant(), &key_id).await?.ok_or_else(Error::unopenable)?;
-        let is_current = record.state == KeyState::Active
+        let record = self.keyring.key_row(self.tenant(), &key_id).await?.ok_or_else(Error::unopenable)?.record;
+        let is_current = self.keyring.may_seal(&row, &record)
             && record.region == *row.policy.home_region()
             && record.suite == row.policy.key_suite();
         if is_current {
@@ -50,7 +48,7 @@ impl ScopeHandle {
             _ => false,
         };
         if is_past && let Some(old) = record.period {
-            return self.seal_in(old, &row.policy, context, &plaintext).await.map(Some);
+            return self.seal_in(old, &row, context, &plaintext).await.map(Some);
         }
         self.seal(context, &plaintext).await.map(Some)
     }
@@ -61,16 +59,19 @@ impl ScopeHandle {
     async fn seal_in(
         &self,
         past: PeriodLabel,
-        policy: &TenantPolicy,
+        row: &TenantRow,
         context: &[Field<'_>],
         plaintext: &[u8],
     ) -> Result<Vec<u8>> {
         let keyring = &self.keyring;
         let mut out = Vec::with_capacity(self.sealed_len(plaintext.len()));
         // In hand or not: after a migration the past period's Active key is one of the old region.
-        let is_right =
-            |active: &KeyRecord| active.region == *policy.home_region() && active.suite == policy.key_suite();
-        let active = keyring.store.active_key(self.tenant(), &self.scope, Some(&past)).await?;
+        let is_right = |active: &KeyRow| {
+            keyring.may_seal(row, active)
+                && active.region == *row.policy.home_region()
+                && active.suite == row.policy.key_suite()
+        };
+        let active = keyring.active_row(self.tenant(), &self.scope, Some(&past)).await?;
         if let Some(active) = active.filter(is_right) {
             let sealed = self.with_key_id_in_hand(&active.key_id, |key| {
                 // Loaded to open, it has no messages to seal.

@@ -7,17 +7,23 @@ use tokio::runtime::Handle;
 
 use crate::admin::Admin;
 use crate::clock::{Clock, SystemClock};
+use crate::crypto::generation;
 use crate::error::{Error, Result};
 use crate::key::attribution::Attribution;
 use crate::key::id::TenantId;
 use crate::key::region::Region;
-use crate::keyring::anchor::EpochAnchor;
+use crate::key::room_name::RoomName;
 use crate::keyring::cache::KeyCache;
+use crate::keyring::room_keys::{RoomSource, no_watermark};
 use crate::keyring::{Keyring, Parts};
 use crate::kms::Kms;
+use crate::kms::root::Root;
 use crate::kms::router::KmsRouter;
+use crate::row::authority::Authority;
 use crate::sealer::TenantHandle;
 use crate::store::KeyStore;
+use crate::store::row::RowKey;
+use crate::watermark::Watermark;
 
 /// The builder's defaults that a plan of calls starts from, too.
 pub(crate) const REVOCATION_BOUND: Duration = Duration::from_secs(5);
@@ -45,7 +51,7 @@ pub(crate) const CACHED_KEYS_PER_TENANT: usize = 10_000;
 /// ```
 #[derive(Clone)]
 pub struct Strongroom {
-    keyring: Arc<Keyring>,
+    pub(crate) keyring: Arc<Keyring>,
 }
 
 impl Strongroom {
@@ -59,7 +65,10 @@ impl Strongroom {
             kms_deadline: Duration::from_secs(5),
             kms_calls_per_tenant: 32,
             revocation_bound: REVOCATION_BOUND,
-            anchor: None,
+            root: None,
+            room: None,
+            watermark: None,
+            without_rollback_protection: false,
             trusting: false,
             cached_keys: CACHED_KEYS,
             cached_keys_per_tenant: CACHED_KEYS_PER_TENANT,
@@ -90,9 +99,14 @@ impl Strongroom {
     /// ```
     ///
     /// # Errors
-    /// `InvalidArgument` if actor or reason is empty, too long or not on one line.
+    /// `InvalidArgument` if actor or reason is empty, too long or not on one line, or the room has no watermark.
     pub fn admin(&self, actor: &str, reason: &str) -> Result<Admin> {
-        let by = Attribution::new(actor, reason).map_err(|e| e.with_operation("open the control plane"))?;
+        let by = if self.keyring.source.is_some() && self.keyring.watermark.is_none() {
+            Err(no_watermark())
+        } else {
+            Attribution::new(actor, reason)
+        };
+        let by = by.map_err(|e| e.with_operation("open the control plane"))?;
         Ok(Admin::new(Arc::clone(&self.keyring), by))
     }
 
@@ -100,12 +114,41 @@ impl Strongroom {
     pub fn cached_keys(&self) -> usize {
         self.keyring.cache.len()
     }
+
+    /// Draws all random state of this process anew, of every room in it: for a virtual machine or a process that goes on from a
+    /// snapshot or a checkpoint, which others may go on from too. A `fork` is noticed without this call.
+    ///
+    /// Calls that begin after it has returned use no nonce, prefix or salt that was drawn before. Those that begin earlier may: let
+    /// no call begin in a copy until this has returned there. (A call that the snapshot caught midway does no harm: it seals the same
+    /// message in each copy, to the same bytes.) Files half sealed, and file sealers not yet used, are refused with `Unavailable`
+    /// and have to be sealed from their start.
+    ///
+    /// What is drawn comes from the operating system, whose own generator must have noticed the resumption: Linux does so from 5.18
+    /// on, where the hypervisor offers a generation counter (`vmgenid`).
+    ///
+    /// # Errors
+    /// `Unavailable` where a fork would go unnoticed too; then nothing is sealed here.
+    ///
+    /// ```
+    /// use strongroom::Strongroom;
+    ///
+    /// /// What the hypervisor's agent, or the tool that restores checkpoints, calls in the copy before traffic comes.
+    /// fn resumed() -> Result<(), strongroom::Error> {
+    ///     Strongroom::reseed()
+    /// }
+    /// # resumed()?;
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    pub fn reseed() -> Result<()> {
+        generation::advance().map_err(|e| e.with_operation("reseed"))
+    }
 }
 
 /// Shortest revocation bound: below, nodes would do little else than read the log.
 const SHORTEST_BOUND: Duration = Duration::from_millis(100);
 
 /// Builds a [`Strongroom`].
+#[derive(Clone)]
 #[must_use]
 pub struct StrongroomBuilder {
     serving: Vec<String>,
@@ -115,7 +158,10 @@ pub struct StrongroomBuilder {
     kms_deadline: Duration,
     kms_calls_per_tenant: usize,
     revocation_bound: Duration,
-    anchor: Option<Arc<dyn EpochAnchor>>,
+    root: Option<Root>,
+    room: Option<String>,
+    watermark: Option<Arc<dyn Watermark>>,
+    without_rollback_protection: bool,
     trusting: bool,
     cached_keys: usize,
     cached_keys_per_tenant: usize,
@@ -171,10 +217,29 @@ impl StrongroomBuilder {
         self
     }
 
-    /// Where tenants' epochs are remembered outside the key store, so that also a fresh node refuses a store that was restored
-    /// from an older copy.
-    pub fn epoch_anchor(mut self, anchor: impl EpochAnchor) -> Self {
-        self.anchor = Some(Arc::new(anchor));
+    /// Names the room, 1 to 64 of `a-z 0-9 -`: one fleet's keys. Made once by [`Self::create_room`].
+    pub fn room(mut self, name: &str) -> Self {
+        self.room = Some(name.to_owned());
+        self
+    }
+
+    /// The operator's root: the symmetric KEK under which the room's keys rest. Asked at the start, and when somebody was evicted.
+    pub fn root(mut self, root: impl Into<Root>) -> Self {
+        self.root = Some(root.into());
+        self
+    }
+
+    /// What is remembered outside the key store, and shared by the fleet, so that a store that was put back to an earlier state is
+    /// refused.
+    pub fn watermark(mut self, watermark: impl Watermark) -> Self {
+        self.watermark = Some(Arc::new(watermark));
+        self
+    }
+
+    /// Goes without a watermark: a process of the data plane that believes an older copy of the key store, once started anew. The
+    /// control plane needs one.
+    pub fn without_rollback_protection(mut self) -> Self {
+        self.without_rollback_protection = true;
         self
     }
 
@@ -198,13 +263,31 @@ impl StrongroomBuilder {
         self
     }
 
-    /// Builds the room. Call it inside a Tokio runtime with time enabled: key loads run there.
+    /// Creates the room in the key store, once: a call of the control plane. Its keys are drawn here and wrapped under the root;
+    /// the watermark takes note of it. Repeated after its answer was lost, it finishes what it began. Needs the room's name, root,
+    /// watermark and key store, and nothing else.
     ///
     /// # Errors
-    /// `InvalidArgument` saying what is missing or wrong.
+    /// `Conflict` if the store has a room already; `InvalidArgument` saying what is missing or wrong; what the root's KMS says.
+    pub async fn create_room(&self, actor: &str, reason: &str) -> Result<()> {
+        let create = async {
+            let by = Attribution::new(actor, reason)?;
+            let source = self.source()?.ok_or_else(|| Error::invalid("a store that is trusted has no room"))?;
+            source.create(self.clock.unix_millis(), &by).await?;
+            tracing::warn!(room = %source.name, actor, reason, "created a room");
+            Ok(())
+        };
+        create.await.map_err(|e: Error| e.with_operation("create room"))
+    }
+
+    /// Builds the room. Call it inside a Tokio runtime with time enabled: key loads run there. It never creates one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` saying what is missing or wrong; `RolledBack` or `Tampered` if the room's row is not believed; what the
+    /// root's KMS and the store say; `Unavailable` where a fork of this process would go unnoticed.
     pub async fn build(self) -> Result<Strongroom> {
-        let build = || {
-            let store = self.store.ok_or_else(|| Error::invalid("a room needs a key store"))?;
+        let build = async {
+            let store = Arc::clone(self.store.as_ref().ok_or_else(|| Error::invalid("a room needs a key store"))?);
             let serving = self.serving.iter().map(|name| Region::new(name)).collect::<Result<_>>()?;
             if self.serving.is_empty() {
                 return Err(Error::invalid("a room serves at least one region"));
@@ -214,10 +297,23 @@ impl StrongroomBuilder {
             }
             let runtime = Handle::try_current()
                 .map_err(|e| Error::invalid("build the room inside a Tokio runtime").with_source(e))?;
-            let kms = KmsRouter::new(self.providers, self.kms_deadline, self.kms_calls_per_tenant)?;
             if self.revocation_bound < SHORTEST_BOUND {
                 return Err(Error::invalid("the revocation bound is at least 100 ms"));
             }
+            let source = self.source()?;
+            let kms = KmsRouter::new(self.providers, self.kms_deadline, self.kms_calls_per_tenant)?;
+            let (authority, room) = match &source {
+                Some(source) => {
+                    let opened = source.open().await?;
+                    (opened.authority, Some(opened.row))
+                }
+                None if store.get(&RowKey::Room).await?.is_some() => {
+                    let message =
+                        "the key store has a room: name it, its root and its watermark instead of trusting the store";
+                    return Err(Error::invalid(message));
+                }
+                None => (Authority::trusting(), None),
+            };
             Ok(Keyring::new(Parts {
                 store,
                 kms,
@@ -225,10 +321,37 @@ impl StrongroomBuilder {
                 cache: KeyCache::new(self.cached_keys, self.cached_keys_per_tenant),
                 serving,
                 revocation_bound: self.revocation_bound,
-                anchor: self.anchor,
+                authority,
+                source,
+                room,
+                watermark: self.watermark,
                 runtime,
+                process: generation::process()?,
             }))
         };
-        build().map(|keyring| Strongroom { keyring }).map_err(|e: Error| e.with_operation("build"))
+        build.await.map(|keyring| Strongroom { keyring }).map_err(|e: Error| e.with_operation("build"))
+    }
+
+    /// Where the room's keys come from; `None` where the store is trusted.
+    fn source(&self) -> Result<Option<RoomSource>> {
+        let store = Arc::clone(self.store.as_ref().ok_or_else(|| Error::invalid("a room needs a key store"))?);
+        let (root, name) = match (&self.root, &self.room, self.trusting) {
+            (None, None, true) => return Ok(None),
+            (Some(root), Some(name), false) => (root.clone(), RoomName::new(name)?),
+            (_, _, true) => {
+                return Err(Error::invalid("a room with a root does not trust the key store; say one of them"));
+            }
+            _ => {
+                return Err(Error::invalid(
+                    "a room needs a name and a root (room, root), or says that it goes without: trusting_the_key_store",
+                ));
+            }
+        };
+        if self.watermark.is_none() && !self.without_rollback_protection {
+            return Err(Error::invalid(
+                "a room needs a watermark, or says that it goes without: without_rollback_protection",
+            ));
+        }
+        Ok(Some(RoomSource { name, root, store, watermark: self.watermark.clone() }))
     }
 }

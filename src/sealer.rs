@@ -11,11 +11,11 @@ use crate::format::header::Header;
 use crate::format::message::{self, OVERHEAD};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::scope::Scope;
-use crate::key::tenant::TenantRecord;
 use crate::keyring::Keyring;
 use crate::keyring::cache::{CachedKey, SlotRef};
 use crate::keyring::flight::Wanted;
 use crate::keyring::hands::Held;
+use crate::keyring::rows::TenantRow;
 
 /// Most tries to get a sealing key that still has time and messages left when it arrives.
 const TRIES: usize = 4;
@@ -33,11 +33,11 @@ const TRIES: usize = 4;
 #[derive(Clone)]
 pub struct TenantHandle {
     keyring: Arc<Keyring>,
-    row: Arc<TenantRecord>,
+    row: Arc<TenantRow>,
 }
 
 impl TenantHandle {
-    pub(crate) fn new(keyring: Arc<Keyring>, row: TenantRecord) -> Self {
+    pub(crate) fn new(keyring: Arc<Keyring>, row: TenantRow) -> Self {
         Self { keyring, row: Arc::new(row) }
     }
 
@@ -81,7 +81,7 @@ impl TenantHandle {
 #[derive(Clone)]
 pub struct ScopeHandle {
     pub(crate) keyring: Arc<Keyring>,
-    row: Arc<TenantRecord>,
+    row: Arc<TenantRow>,
     pub(crate) scope: Scope,
     pub(crate) slot: Arc<SlotRef>,
 }
@@ -291,7 +291,7 @@ impl ScopeHandle {
     #[inline]
     fn with_slot_key(&self, len: usize, work: impl FnOnce(&mut Held) -> Option<Result<()>>) -> Option<Result<()>> {
         let now = self.keyring.now();
-        if !self.keyring.watch.is_leased(now) {
+        if !self.keyring.watch.opens(now) {
             return None;
         }
         let (mut done, mut wants_refresh) = (None, false);
@@ -314,7 +314,7 @@ impl ScopeHandle {
         work: impl FnOnce(&Arc<CachedKey>) -> Result<T>,
     ) -> InHand<T> {
         let now = self.keyring.now();
-        if !self.keyring.watch.is_leased(now) {
+        if !self.keyring.watch.opens(now) {
             return InHand::Missing;
         }
         let found = self.keyring.cache.with_opening(&self.row.tenant, key_id, now, |key| {

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
+use strongroom::testing::Operator;
 use strongroom::{Field, HotScope, LocalKms, MemoryKeyStore, Region, ScopeHandle, Strongroom, Suite, TenantPolicy};
 
 /// Enough calls for an allocation now and then to show, few enough for one writer.
@@ -32,7 +33,7 @@ async fn scope(suite: Suite) -> (ScopeHandle, HotScope) {
     let region = Region::new("eu-central-1").unwrap();
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
-    let room = room.trusting_the_key_store().build().await.unwrap();
+    let room = room.open_under(&Operator::default()).await;
     let policy = TenantPolicy::new(kek, region).scope_by(["workspace", "channel"]).suite(suite);
     room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
     let scope = room.tenant("acme").await.unwrap().scope([("workspace", "W1"), ("channel", "C9")]).unwrap();

@@ -44,7 +44,7 @@ fn quickstart() {
     ] {
         assert!(out.contains(line), "{line:?} is missing:\n{out}");
     }
-    let records = out.lines().filter(|line| line.contains("hour=") && line.contains("65 bytes")).count();
+    let records = out.lines().filter(|line| line.contains("hour=") && line.contains("77 bytes")).count();
     assert!(records >= 4, "{out}");
 }
 

@@ -23,12 +23,15 @@ const FLOORS: &[(&str, i32)] = &[
     ("error", CELLAR),
     ("clock", GROUND),
     ("core_dump", GROUND),
+    ("shared_file", GROUND),
     ("sync", GROUND),
     ("crypto", 0),
     ("format", 1),
     ("key", 2),
     ("kms", 3),
     ("store", 3),
+    ("row", 3),
+    ("watermark", 3),
     ("keyring", 4),
     ("sealer", FACADE),
     ("page", FACADE),
@@ -37,6 +40,7 @@ const FLOORS: &[(&str, i32)] = &[
     ("plan", FACADE),
     ("reseal", FACADE),
     ("room", FACADE),
+    ("local_room", FACADE),
     ("file", FACADE),
     ("testing", 6),
 ];
@@ -69,9 +73,13 @@ const HOMES: &[(&[&str], &[&str])] = &[
     (&["aws_lc_rs", "aws_lc_sys"], &["src/crypto/aead", "src/crypto/key_transport"]),
     (&["aes", "aes_gcm", "chacha20", "chacha20poly1305"], &["src/crypto/aead"]),
     (&["hpke"], &["src/crypto/key_transport"]),
-    (&["hmac", "sha2"], &["src/crypto/kdf"]),
+    (&["hkdf"], &["src/crypto/kdf"]),
+    (&["hmac"], &["src/crypto/kdf", "src/crypto/mac"]),
+    (&["sha2"], &["src/crypto/kdf", "src/crypto/mac", "src/crypto/digest"]),
     (&["ed25519_dalek"], &["src/crypto/signing"]),
     (&["rand", "rand_core", "getrandom"], &["src/crypto/random"]),
+    (&["object_store"], &["src/watermark/object"]),
+    (&["strongroom_fork_guard"], &["src/crypto/generation"]),
     (&["sqlx", "libsqlite3_sys"], &["src/store/sqlite", "src/store/postgres"]),
     (
         &["aws_sdk_*", "aws_config", "aws_credential_types", "aws_types", "aws_smithy_*", "http_body_util"],
@@ -362,6 +370,8 @@ fn strangers_on_one_floor_are_flagged() {
     refuses(floors, "src/kms/local.rs", "use crate::format::header;");
     refuses(floors, "src/store/memory.rs", "use crate::kms::Kms;");
     refuses(floors, "src/store/memory.rs", "use crate::format::header;");
+    refuses(floors, "src/watermark/file.rs", "use crate::store::KeyStore;");
+    accepts(floors, "src/watermark/file.rs", "use crate::{key::id, shared_file::SharedFile};");
     refuses(floors, "src/clock.rs", "use crate::crypto::kdf;");
     refuses(floors, "src/error.rs", "use crate::clock::Clock;");
     refuses(floors, "src/sealer.rs", "use crate::admin::Admin;");
@@ -388,6 +398,7 @@ fn a_crate_away_from_home_is_flagged() {
     refuses(crates_at_home, "src/crypto/xaes.rs", "fn f() { let k = ::aws_lc_rs::aead::X; }");
     refuses(crates_at_home, "src/crypto/secret.rs", "use {rand::Rng, subtle::Choice};");
     refuses(crates_at_home, "src/crypto/secret.rs", "use rand as r;");
+    refuses(crates_at_home, "src/crypto/random.rs", "use strongroom_fork_guard::Generation;");
     refuses(crates_at_home, "src/crypto/secret.rs", "extern crate rand;");
     refuses(crates_at_home, "src/kms/local_import.rs", "use hpke::kem::Kem;");
     refuses(crates_at_home, "src/crypto/key_transport.rs", "use aes_gcm::Aes256Gcm;");
@@ -397,7 +408,10 @@ fn a_crate_away_from_home_is_flagged() {
     refuses(crates_at_home, "src/error.rs", "impl From<sqlx::Error> for Error {}");
     refuses(crates_at_home, "src/kms/router.rs", "use aws_sdk_kms::Client;");
     refuses(crates_at_home, "src/kms/mod.rs", "use aws_credential_types::Credentials;");
+    refuses(crates_at_home, "src/watermark/mod.rs", "use object_store::ObjectStore;");
+    accepts(crates_at_home, "src/watermark/object.rs", "use object_store::ObjectStore;");
     accepts(crates_at_home, "src/crypto/random.rs", "use rand::Rng;");
+    accepts(crates_at_home, "src/crypto/generation.rs", "pub(crate) use strongroom_fork_guard::Process;");
     accepts(crates_at_home, "src/store/sqlite/mod.rs", "use sqlx::SqlitePool;");
     accepts(crates_at_home, "src/store/sqlite.rs", "fn f() { sqlx::query!(\"SELECT 1\") }");
     accepts(crates_at_home, "src/kms/aws_errors.rs", "use aws_sdk_kms::Client;");

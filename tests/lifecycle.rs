@@ -17,7 +17,7 @@ mod rotate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::testing::{FaultyKms, ManualClock};
+use strongroom::testing::{FaultyKms, ManualClock, Operator};
 use strongroom::{
     Error, ErrorKind, Header, KekUri, KeyId, KeyRecord, LocalKms, MemoryKeyStore, Region, ScopeHandle, Strongroom,
     TenantPolicy, WalkOptions,
@@ -33,6 +33,7 @@ const BOUND: Duration = Duration::from_secs(5);
 
 /// A tenant `acme` scoped by channel, and two nodes that serve both regions.
 struct Fleet {
+    operator: Operator,
     node: Strongroom,
     other: Strongroom,
     local: LocalKms,
@@ -50,15 +51,16 @@ impl Fleet {
         let local = LocalKms::in_memory();
         let kms = FaultyKms::new(local.clone());
         let (store, clock) = (Arc::new(MemoryKeyStore::default()), ManualClock::at(NOW));
+        let operator = Operator::default();
         let node = async || {
             let builder = Strongroom::builder().serving([EU, US]).key_store(Arc::clone(&store)).kms(kms.clone());
-            builder.clock(clock.clone()).revocation_bound(BOUND).trusting_the_key_store().build().await.unwrap()
+            builder.clock(clock.clone()).revocation_bound(BOUND).open_under(&operator).await
         };
         let (node, other) = (node().await, node().await);
         let kek = local.create_kek("acme", region(EU)).unwrap();
         let policy = edit(TenantPolicy::new(kek, region(EU)).scope_by(["channel"]));
         node.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
-        Self { node, other, local, kms, clock, store }
+        Self { operator, node, other, local, kms, clock, store }
     }
 
     async fn new() -> Self {
@@ -75,7 +77,7 @@ impl Fleet {
     }
 
     async fn records(&self) -> Vec<KeyRecord> {
-        self.node.admin("a test", "to test").unwrap().keys("acme", None, 1000).await.unwrap()
+        self.node.admin("a test", "to test").unwrap().keys("acme", None, 1000).await.unwrap().keys
     }
 
     async fn record(&self, sealed: &[u8]) -> KeyRecord {

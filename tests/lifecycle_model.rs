@@ -3,12 +3,16 @@
 
 #![cfg(feature = "sqlite")]
 
+#[path = "lifecycle_model/attacker.rs"]
+mod attacker;
 #[path = "lifecycle_model/model.rs"]
 mod model;
 #[path = "lifecycle_model/operation.rs"]
 mod operation;
 #[path = "lifecycle_model/pair.rs"]
 mod pair;
+#[path = "lifecycle_model/siege.rs"]
+mod siege;
 #[path = "lifecycle_model/strategy.rs"]
 mod strategy;
 
@@ -16,7 +20,7 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
-use strongroom::{KeyStore, MemoryKeyStore, SqliteKeyStore};
+use strongroom::{KeyStore, MemoryKeyStore};
 
 use operation::Operation;
 use pair::{Endings, Pair};
@@ -69,7 +73,7 @@ fn two_nodes_do_as_the_model_on_sqlite() {
         let folder = tempfile::tempdir().unwrap();
         perform(operations, endings, async || {
             let open = async || {
-                let store = SqliteKeyStore::open(folder.path().join("keys.db")).await.unwrap();
+                let store = strongroom::testing::sqlite(folder.path().join("keys.db")).await;
                 let store: Arc<dyn KeyStore> = Arc::new(store);
                 store
             };

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use strongroom::testing::Operator;
 use strongroom::{
     ErrorKind, KekUri, Kms, LocalKms, MemoryKeyStore, Region, Strongroom, StrongroomBuilder, TenantPolicy,
 };
@@ -53,6 +54,32 @@ fn a_file_that_others_left_in_the_way_is_not_written_into() {
     kms.create_kek("acme", region()).unwrap();
     assert_eq!(mode(&path), 0o600);
     assert!(!in_the_way.exists());
+}
+
+/// In a container, `/etc/…/keks.json` is a link to the volume: to replace the link would lose the KEKs with the container.
+#[test]
+fn a_file_behind_a_link_stays_behind_it() {
+    let (image, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (link, file) = (image.path().join("keks.json"), volume.path().join("keks.json"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let kms = LocalKms::open(&link).unwrap();
+    let kek = kms.create_kek("acme", region()).unwrap();
+    assert!(link.symlink_metadata().unwrap().is_symlink(), "the link was replaced");
+    assert_eq!(mode(&file), 0o600);
+    // The container is gone, the volume is not.
+    let restarted = LocalKms::open(&file).unwrap();
+    assert!(tokio::runtime::Runtime::new().unwrap().block_on(restarted.describe(&kek)).is_ok());
+}
+
+#[test]
+fn a_pipe_is_no_kek_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("keks.json");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || say.send(LocalKms::open(&pipe).err().map(|e| e.kind())).unwrap());
+    let refused = said.recv_timeout(std::time::Duration::from_secs(10)).expect("it waits for the pipe's other end");
+    assert_eq!(refused, Some(ErrorKind::InvalidArgument));
 }
 
 #[test]
@@ -115,7 +142,7 @@ async fn older_versions_still_unwrap_and_a_disabled_kek_does_nothing() {
     let path = folder.path().join("keks.json");
     let kms = LocalKms::open(&path).unwrap();
     let kek = kms.create_kek("acme", region()).unwrap();
-    let room = room(kms.clone()).trusting_the_key_store().build().await.unwrap();
+    let room = room(kms.clone()).open_under(&Operator::default()).await;
     room.admin("a test", "to test").unwrap().enroll("acme", TenantPolicy::new(kek.clone(), region())).await.unwrap();
     let scope = room.tenant("acme").await.unwrap().scope([]).unwrap();
     let old = scope.seal(&[], b"old").await.unwrap();

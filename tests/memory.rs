@@ -63,13 +63,18 @@ impl Watched {
         let mut needles = Needles::new();
         needles.add("kek", &secrets::kek());
         needles.add("kek's schedule", &secrets::round_keys(&secrets::kek()));
+        needles.add("kek's k1", &secrets::k1(&secrets::kek()));
         needles.add("text", &secrets::text());
         for n in 0..secrets::KEYS {
             let data_key = secrets::data_key(n);
-            let message_key = secrets::derived(&data_key, suite, "message");
-            let file_key = secrets::derived(&data_key, suite, "file");
+            let (message_key, file_key) = (secrets::message_key(n, suite), secrets::file_key(&data_key, suite));
             needles.add(&format!("data key {n}"), &data_key);
-            needles.add(&format!("data key {n}'s HMAC"), &secrets::hmac_states(&data_key));
+            let extracted = secrets::extracted(&data_key);
+            needles.add(&format!("data key {n} extracted"), &extracted);
+            needles.add(&format!("data key {n} extracted, its HMAC"), &secrets::hmac_states(&extracted));
+            for half in secrets::half_extracted(&data_key) {
+                needles.add(&format!("data key {n} extracted by half"), &half);
+            }
             needles.add(&format!("file key {n}'s HMAC"), &secrets::hmac_states(&file_key));
             needles.add(&format!("message key {n}"), &message_key);
             if suite == Suite::Aes256Gcm {
@@ -122,7 +127,7 @@ impl Watched {
 
     /// The key that a message was sealed under, `name`d, is looked for from now on.
     fn learn_subkey(&mut self, name: &str, key: usize, nonce: &[u8]) {
-        let message_key = secrets::derived(&secrets::data_key(key), self.suite, "message");
+        let message_key = secrets::message_key(key, self.suite);
         let subkey = secrets::message_subkey(&message_key, self.suite, nonce.try_into().unwrap());
         self.needles.add(name, &subkey);
         if self.suite == Suite::Aes256Gcm {

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use strongroom::{KeyState, KeyStore, LocalKms, Period, Region, SqliteKeyStore, Strongroom, TenantPolicy};
+use strongroom::testing::Operator;
+use strongroom::{KeyState, KeyStore, LocalKms, Period, Region, Strongroom, TenantPolicy};
 
 const FOLDER: &str = "STRONGROOM_TEST_FOLDER";
 /// A PostgreSQL URL, or the path of a SQLite file.
@@ -23,7 +24,7 @@ async fn open(store: &str) -> Arc<dyn KeyStore> {
     if store.starts_with("postgres://") {
         return Arc::new(strongroom::PostgresKeyStore::connect(store).await.unwrap());
     }
-    Arc::new(SqliteKeyStore::open(store).await.unwrap())
+    Arc::new(strongroom::testing::sqlite(store).await)
 }
 
 async fn room(folder: &Path, store: &str) -> Strongroom {
@@ -31,10 +32,8 @@ async fn room(folder: &Path, store: &str) -> Strongroom {
         .serving(["eu-central-1"])
         .key_store(open(store).await)
         .kms(LocalKms::open(folder.join("keks.json")).unwrap())
-        .trusting_the_key_store()
-        .build()
+        .open_under(&Operator::in_folder(folder))
         .await
-        .unwrap()
 }
 
 /// One of the racing processes: creates, uses, rotates and uses each scope, as fast as it can.
@@ -91,7 +90,7 @@ fn race(folder: &Path, store: &str, rounds: usize) {
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).period(Period::Month);
     runtime.block_on(async {
-        room(folder, store).await.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap()
+        room(folder, store).await.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
     });
 
     let mut racers: Vec<_> = (0..2)
@@ -143,7 +142,7 @@ fn race(folder: &Path, store: &str, rounds: usize) {
         let mut active = BTreeMap::new();
         let mut after = None;
         loop {
-            let page = room.admin("a test", "to test").unwrap().keys("acme", after.as_ref(), 500).await.unwrap();
+            let page = room.admin("a test", "to test").unwrap().keys("acme", after.as_ref(), 500).await.unwrap().keys;
             let Some(last) = page.last() else { break };
             after = Some(last.key_id);
             for key in page {

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
+use strongroom::testing::Operator;
 use strongroom::testing::vectors::{BACKENDS, BareKey, canonical_context};
 use strongroom::{ErrorKind, Field, Kms, LocalKms, MemoryKeyStore, Region, Strongroom, Suite, TenantPolicy};
 
@@ -33,8 +34,8 @@ fn suite(case: &Value) -> Suite {
     byte.and_then(Suite::from_byte).expect("a suite")
 }
 
-fn context(case: &Value) -> Vec<Field<'_>> {
-    let pairs = case["context"].as_array().expect("context");
+fn fields<'a>(case: &'a Value, field: &str) -> Vec<Field<'a>> {
+    let pairs = case[field].as_array().unwrap_or_else(|| panic!("no {field} in {case}"));
     pairs.iter().map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap())).collect()
 }
 
@@ -51,8 +52,9 @@ fn golden(folder: &str, envelope: &str, open: impl Fn(&BareKey, &[Field<'_>], &[
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         for backend in 0..BACKENDS {
             let data_key = unhex(&case["data_key"]);
-            let key = BareKey::new(backend, &data_key, suite(&case), text(&case, "region"), text(&case, "tenant"));
-            let outcome = open(&key.unwrap(), &context(&case), &unhex(&case[envelope]));
+            let (region, tenant, scope) = (text(&case, "region"), text(&case, "tenant"), fields(&case, "scope"));
+            let key = BareKey::new(backend, &data_key, suite(&case), region, tenant, &scope);
+            let outcome = open(&key.unwrap(), &fields(&case, "context"), &unhex(&case[envelope]));
             let kind = match text(&case, "expect") {
                 "opens" => {
                     check_plaintext(&case, &outcome.unwrap_or_else(|e| panic!("{name}: {e}")), &name);
@@ -85,7 +87,7 @@ fn check_plaintext(case: &Value, opened: &[u8], name: &str) {
 #[test]
 fn golden_messages_on_every_backend() {
     let [opened, malformed, unopenable] = golden("tests/vectors", "envelope", BareKey::open);
-    assert!(opened >= 30 && malformed >= 30 && unopenable >= 100, "{opened} {malformed} {unopenable}");
+    assert!(opened >= 40 && malformed >= 30 && unopenable >= 130, "{opened} {malformed} {unopenable}");
 }
 
 #[test]
@@ -141,27 +143,32 @@ struct Case {
     suite: Suite,
     region: String,
     tenant: String,
+    scope: Vec<(String, String)>,
     context: Vec<(String, String)>,
     nonce: [u8; 24],
     plaintext: Vec<u8>,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let fields = prop::collection::btree_map(".{1,8}", ".{0,12}", 0..5);
+    // No name of the scope has a capital, and each of the own fields has one: none is in both.
+    let scope = prop::collection::btree_map("[a-z0-9_-]{1,8}", ".{1,12}", 0..4);
+    let own = prop::collection::btree_map(".{0,7}[A-Z]", ".{0,12}", 0..5);
     (
         any::<[u8; 32]>().prop_filter("no KMS makes it", |k| k.iter().any(|b| *b != k[0])),
         prop::sample::select(&Suite::ALL[..]),
         "[a-z0-9-]{1,32}",
         "[A-Za-z0-9._:@-]{1,64}",
-        fields.prop_map(|map| map.into_iter().rev().collect()),
+        scope.prop_map(|map| map.into_iter().rev().collect()),
+        own.prop_map(|map| map.into_iter().rev().collect()),
         any::<[u8; 24]>(),
         prop::collection::vec(any::<u8>(), 0..300),
     )
-        .prop_map(|(data_key, suite, region, tenant, context, nonce, plaintext)| Case {
+        .prop_map(|(data_key, suite, region, tenant, scope, context, nonce, plaintext)| Case {
             data_key,
             suite,
             region,
             tenant,
+            scope,
             context,
             nonce,
             plaintext,
@@ -172,9 +179,14 @@ impl Case {
     fn request(&self, op: &str) -> Value {
         json!({
             "op": op, "data_key": hex(&self.data_key), "suite": self.suite.byte(), "region": self.region,
-            "tenant": self.tenant, "context": self.context, "nonce": hex(&self.nonce), "plaintext": hex(&self.plaintext),
+            "tenant": self.tenant, "scope": self.scope, "context": self.context, "nonce": hex(&self.nonce),
+            "plaintext": hex(&self.plaintext),
         })
     }
+}
+
+fn borrowed(pairs: &[(String, String)]) -> Vec<Field<'_>> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 #[test]
@@ -183,11 +195,12 @@ fn the_python_reference_agrees_in_both_directions() {
     let config = Config { cases: 1_000, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&cases(), |case| {
-            let context: Vec<Field<'_>> = case.context.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let (scope, context) = (borrowed(&case.scope), borrowed(&case.context));
             let mut reference = reference.borrow_mut();
             let theirs = unhex(&reference.ask(&case.request("seal"))["envelope"]);
             for backend in 0..BACKENDS {
-                let key = BareKey::new(backend, &case.data_key, case.suite, &case.region, &case.tenant).unwrap();
+                let key =
+                    BareKey::new(backend, &case.data_key, case.suite, &case.region, &case.tenant, &scope).unwrap();
                 let ours = key.seal_with_nonce(&context, &case.nonce, &case.plaintext).unwrap();
                 prop_assert_eq!(&ours, &theirs);
                 prop_assert_eq!(key.open(&context, &theirs).unwrap(), case.plaintext.clone());
@@ -199,8 +212,10 @@ fn the_python_reference_agrees_in_both_directions() {
             let opened = reference.ask(&request);
             prop_assert_eq!(&opened["ok"], "opens");
             prop_assert_eq!(unhex(&opened["plaintext"]), case.plaintext.clone());
-            let canonical = reference.ask(&json!({"op": "context", "context": case.context}));
-            prop_assert_eq!(unhex(&canonical["canonical"]), canonical_context(&context).unwrap());
+            let forms = reference.ask(&case.request("context"));
+            prop_assert_eq!(unhex(&forms["scope"]), canonical_context(&scope).unwrap());
+            prop_assert_eq!(unhex(&forms["own"]), canonical_context(&context).unwrap());
+            prop_assert_eq!(unhex(&forms["together"]), canonical_context(&[&scope[..], &context].concat()).unwrap());
             Ok(())
         })
         .unwrap();
@@ -219,20 +234,19 @@ async fn the_python_reference_unwraps_and_opens_what_a_room_sealed() {
         .serving(["eu-central-1"])
         .key_store(MemoryKeyStore::default())
         .kms(kms.clone())
-        .trusting_the_key_store()
-        .build()
-        .await
-        .unwrap();
+        .open_under(&Operator::default())
+        .await;
     let mut reference = Reference::start();
     for (tenant, suite) in [("acme", Suite::Aes256Gcm), ("globex", Suite::ChaCha20Poly1305)] {
         let policy = TenantPolicy::new(kek.clone(), region.clone())
             .scope_by(["workspace", "channel"])
             .period(strongroom::Period::Hour)
-            .suite(suite);
+            .suite(suite)
+            .share_kek(kek.clone());
         room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         let scope = room.tenant(tenant).await.unwrap().scope([("workspace", "W1"), ("channel", "C9")]).unwrap();
         let sealed = scope.seal(&[("message", "M77")], b"hello").await.unwrap();
-        let record = room.admin("a test", "to test").unwrap().keys(tenant, None, 1).await.unwrap().remove(0);
+        let record = room.admin("a test", "to test").unwrap().keys(tenant, None, 1).await.unwrap().keys.remove(0);
 
         let period = record.period.as_ref().unwrap().to_string();
         let (period_name, period_value) = period.split_once('=').unwrap();
@@ -251,7 +265,7 @@ async fn the_python_reference_unwraps_and_opens_what_a_room_sealed() {
         assert!(data_key.is_string(), "the reference does not unwrap");
         let opened = reference.ask(&json!({"op": "open", "data_key": data_key, "suite": suite.byte(),
             "region": "eu-central-1", "tenant": tenant, "envelope": hex(&sealed),
-            "context": [["message", "M77"], ["channel", "C9"], ["workspace", "W1"]]}));
+            "scope": [["workspace", "W1"], ["channel", "C9"]], "context": [["message", "M77"]]}));
         assert_eq!(opened["ok"], "opens");
         assert_eq!(unhex(&opened["plaintext"]), b"hello");
     }
@@ -264,8 +278,10 @@ fn the_reference_passes_its_own_tests_and_the_vectors_are_its_own() {
     for arguments in [
         ["strongroom_reference.py", "--self-test"],
         ["strongroom_reference_file.py", "--self-test"],
+        ["strongroom_reference_reserved.py", "--self-test"],
         ["make_vectors.py", "--check"],
         ["make_file_vectors.py", "--check"],
+        ["make_reserved_vectors.py", "--check"],
     ] {
         let script = repository().join("tests/reference").join(arguments[0]);
         let done = Command::new(python()).arg(script).arg(arguments[1]).output().unwrap();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use strongroom::testing::{Failpoints, Fault, FaultyKms, ManualClock};
+use strongroom::testing::{Failpoints, Fault, FaultyKms, ManualClock, Operator, TakenOverNode};
 use strongroom::{
-    Error, ErrorKind, Header, KekUri, KeyState, LocalKms, MemoryKeyStore, PageRow, Period, Region, RotationPolicy,
-    ScopeHandle, Selector, Strongroom, Suite, TenantPolicy,
+    Error, ErrorKind, Header, KekUri, KeyRecord, KeyState, LocalKms, MemoryKeyStore, PageRow, Period, Region,
+    RotationPolicy, RowKey, ScopeHandle, Selector, Strongroom, Suite, TenantPolicy,
 };
 
 /// 2026-11-22T05:17:29.5Z
@@ -17,6 +17,7 @@ const TTL: Duration = Duration::from_secs(300);
 
 /// Two tenants, `acme` and `globex`, each with a KEK of its own, scoped by channel.
 struct House {
+    operator: Operator,
     room: Strongroom,
     store: Arc<MemoryKeyStore>,
     local: LocalKms,
@@ -33,30 +34,25 @@ impl House {
         let local = LocalKms::in_memory();
         let kms = FaultyKms::new(local.clone());
         let (store, clock) = (Arc::new(MemoryKeyStore::default()), ManualClock::at(NOW));
-        let room = Self::another_room(&store, &kms, &clock, [HOME]).await;
-        Self { room, store, local, kms, clock }
+        let operator = Operator::default();
+        let room = Self::another_room(&operator, &store, &kms, &clock, [HOME]).await;
+        Self { operator, room, store, local, kms, clock }
     }
 
     async fn another_room<const N: usize>(
+        operator: &Operator,
         store: &Arc<MemoryKeyStore>,
         kms: &FaultyKms,
         clock: &ManualClock,
         serving: [&str; N],
     ) -> Strongroom {
-        Strongroom::builder()
-            .serving(serving)
-            .key_store(Arc::clone(store))
-            .kms(kms.clone())
-            .clock(clock.clone())
-            .trusting_the_key_store()
-            .build()
-            .await
-            .unwrap()
+        let builder = Strongroom::builder().serving(serving).key_store(Arc::clone(store)).kms(kms.clone());
+        builder.clock(clock.clone()).open_under(operator).await
     }
 
     /// Another process on the same store and KMS.
     async fn other_process(&self) -> Strongroom {
-        Self::another_room(&self.store, &self.kms, &self.clock, [HOME]).await
+        Self::another_room(&self.operator, &self.store, &self.kms, &self.clock, [HOME]).await
     }
 
     async fn with(edit: impl Fn(TenantPolicy) -> TenantPolicy) -> Self {
@@ -251,7 +247,7 @@ async fn a_lying_kms_is_caught_before_a_byte_is_sealed_or_opened() {
         house.kms.set(fault);
         assert_eq!(kind(scope.seal(&[], b"x").await), caught, "{fault:?} while creating");
         assert!(
-            house.room.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap().is_empty(),
+            house.room.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap().keys.is_empty(),
             "a bad key was stored"
         );
     }
@@ -271,20 +267,30 @@ async fn a_lying_kms_is_caught_before_a_byte_is_sealed_or_opened() {
 // tink-go #4: a wrapped key not bound to its tenant. asherah #252: cross-tenant decrypt.
 #[tokio::test]
 async fn another_tenants_wrapped_key_does_not_unwrap_even_under_one_kek() {
-    use strongroom::KeyStore;
     let house = House::empty().await;
     let kek = house.local.create_kek("shared", region(HOME)).unwrap();
     for tenant in ["acme", "globex"] {
-        let policy = TenantPolicy::new(kek.clone(), region(HOME)).scope_by(["channel"]);
+        let policy = TenantPolicy::new(kek.clone(), region(HOME)).scope_by(["channel"]).share_kek(kek.clone());
         house.room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
     }
     let acme = house.channel("acme", "C9").await;
     let sealed = acme.seal(&[], b"acme's").await.unwrap();
     // A tampered store: acme's record under globex's name.
-    let mut stolen = house.room.admin("a test", "to test").unwrap().keys("acme", None, 1).await.unwrap().remove(0);
-    stolen.tenant = strongroom::TenantId::new("globex").unwrap();
-    house.store.insert_active(&stolen).await.unwrap();
+    let record = house.room.admin("a test", "to test").unwrap().keys("acme", None, 1).await.unwrap().keys.remove(0);
+    let (_, bytes, index) =
+        house.store.raw_rows().into_iter().find(|(key, ..)| matches!(key, RowKey::Key(..))).unwrap();
+    let stolen = RowKey::Key("globex".parse().unwrap(), record.key_id);
+    house.store.raw_put(&stolen, Some(bytes), index.clone());
     let globex = house.channel("globex", "C9").await;
+    assert_eq!(kind(globex.open(&[], &sealed).await), ErrorKind::Tampered);
+    assert_eq!(kind(globex.seal(&[], b"x").await), ErrorKind::Tampered);
+    // As a node that was taken over would do it: the KMS has bound the key to acme.
+    let moved = KeyRecord { tenant: "globex".parse().unwrap(), ..record.clone() };
+    house.store.raw_put(&stolen, Some(TakenOverNode::of(&house.room).tag(&moved).unwrap()), index.clone());
+    assert_eq!(kind(globex.open(&[], &sealed).await), ErrorKind::Tampered, "of another incarnation");
+    let row = house.room.admin("a test", "to test").unwrap().tenant("globex").await.unwrap();
+    let moved = KeyRecord { incarnation: row.incarnation, ..moved };
+    house.store.raw_put(&stolen, Some(TakenOverNode::of(&house.room).tag(&moved).unwrap()), index);
     assert_eq!(kind(globex.open(&[], &sealed).await), ErrorKind::Denied);
     assert_eq!(kind(globex.seal(&[], b"x").await), ErrorKind::Denied);
 }
@@ -295,22 +301,20 @@ async fn regions_are_checked_before_any_call() {
     let scope = house.channel("acme", "C9").await;
     let sealed = scope.seal(&[], b"x").await.unwrap();
     // Another process serves another region of the same store.
-    let us = House::another_room(&house.store, &house.kms, &house.clock, ["us-east-1"]).await;
+    let us = House::another_room(&house.operator, &house.store, &house.kms, &house.clock, ["us-east-1"]).await;
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     // Reading the log of changes goes on by itself and asks for no key.
     let counting = Failpoints::new(Arc::clone(&house.store), move |point| {
-        counter.fetch_add(usize::from(!point.contains("changes")), Ordering::SeqCst);
+        counter.fetch_add(usize::from(!(point.contains("store.log") || point.contains("store.get"))), Ordering::SeqCst);
         Ok(())
     });
     let us_counting = Strongroom::builder()
         .serving(["us-east-1"])
         .key_store(counting)
         .kms(house.kms.clone())
-        .trusting_the_key_store()
-        .build()
-        .await
-        .unwrap();
+        .open_under(&house.operator)
+        .await;
     let scope = channel_of(&us_counting, "acme", "C9").await;
     let (kms_calls, store_calls) = (house.kms.calls(), asked.load(Ordering::SeqCst));
     let mut copy = sealed.clone();
@@ -389,7 +393,7 @@ async fn rotation_on_demand_by_age_by_count_and_by_period() {
 
     house.clock.advance(Duration::from_secs(24 * 3600));
     sealed.push(scope.seal(&[], b"1").await.unwrap());
-    let keys = house.room.admin("a test", "to test").unwrap().keys("acme", None, 100).await.unwrap();
+    let keys = house.room.admin("a test", "to test").unwrap().keys("acme", None, 100).await.unwrap().keys;
     let last = keys.iter().find(|k| k.key_id.as_bytes() == &key_id(sealed.last().unwrap())).unwrap();
     assert_eq!(last.period.as_ref().unwrap().as_str(), "day=2026-11-23");
     for sealed in &sealed {
@@ -523,10 +527,8 @@ async fn a_kms_that_never_answers_is_unavailable_after_the_deadline() {
         .key_store(Arc::clone(&house.store))
         .kms(house.kms.clone())
         .kms_deadline(Duration::from_millis(20))
-        .trusting_the_key_store()
-        .build()
-        .await
-        .unwrap();
+        .open_under(&house.operator)
+        .await;
     let scope = channel_of(&room, "acme", "C9").await;
     house.kms.set(Fault::Hangs);
     let e = scope.seal(&[], b"x").await.unwrap_err();
@@ -681,10 +683,8 @@ async fn the_cache_is_bounded_for_all_and_for_each_tenant() {
         .kms(house.kms.clone())
         .cached_keys(10)
         .cached_keys_per_tenant(4)
-        .trusting_the_key_store()
-        .build()
-        .await
-        .unwrap();
+        .open_under(&house.operator)
+        .await;
     for tenant in ["a", "b", "c", "d"] {
         let kek = house.local.create_kek(tenant, region(HOME)).unwrap();
         let policy = TenantPolicy::new(kek, region(HOME)).scope_by(["channel"]);

@@ -10,8 +10,8 @@ pub(crate) const BARE_SEAL: &str = "bare seal";
 pub(crate) const BARE_OPEN: &str = "bare open";
 pub(crate) const BARE_ASSOCIATED: &str = "bare seal, associated data as ours";
 
-/// The associated data of our messages here: label, header, tenant, context.
-const ASSOCIATED: [u8; 113] = [7; 113];
+/// As long as the associated data of our messages here: the canonical form of `message=M77`.
+const ASSOCIATED: [u8; 14] = [7; 14];
 
 struct Bare(LessSafeKey);
 

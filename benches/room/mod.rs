@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use strongroom::testing::Operator;
 use strongroom::{
     Field, KekUri, LocalKms, MemoryKeyStore, Region, ScopeHandle, Strongroom, StrongroomBuilder, Suite, TenantPolicy,
 };
@@ -20,7 +21,7 @@ pub(crate) async fn room(suite: Suite, build: impl FnOnce(StrongroomBuilder) -> 
     let builder = Strongroom::builder().serving([REGION]).key_store(MemoryKeyStore::default()).kms(kms);
     // No runtime is driven while calls are measured, so nobody reads the log of changes.
     let builder = builder.revocation_bound(Duration::from_hours(24));
-    let room = build(builder).trusting_the_key_store().build().await.unwrap();
+    let room = build(builder).open_under(&Operator::default()).await;
     room.admin("a test", "to test").unwrap().enroll(TENANT, policy(suite)).await.unwrap();
     room
 }

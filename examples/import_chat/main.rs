@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use strongroom::{
-    Clock, LocalKms, PageRow, Period, Region, ScopeHandle, SqliteKeyStore, Strongroom, SystemClock, TenantPolicy,
+    Clock, LocalKms, PageRow, Period, Region, ScopeHandle, Strongroom, SystemClock, TenantPolicy, create_local,
+    open_local,
 };
 
 use export::{Day, Export};
@@ -45,20 +46,12 @@ async fn main() -> Outcome {
     Ok(())
 }
 
-/// A room over the folder's KEK file and key store. Sealing and opening have one each, as two processes would.
+/// The folder's room on one machine. Sealing and opening have one each, as two processes would.
 async fn room(folder: &Path, clock: impl Clock) -> Outcome<(Strongroom, LocalKms, CountingKms)> {
-    let local = LocalKms::open(folder.join("keks.json"))?;
-    let kms = CountingKms::new(local.clone());
-    let store = SqliteKeyStore::open(folder.join("keys.db")).await?;
-    let room = Strongroom::builder()
-        .serving([REGION])
-        .key_store(store)
-        .kms(kms.clone())
-        .clock(clock)
-        .trusting_the_key_store()
-        .build()
-        .await?;
-    Ok((room, local, kms))
+    let local = if folder.join("keys.db").exists() { open_local(folder).await? } else { create_local(folder).await? };
+    let kms = CountingKms::new(local.kms().clone());
+    let room = local.builder_with_kms(kms.clone()).serving([REGION]).clock(clock).build().await?;
+    Ok((room, local.kms().clone(), kms))
 }
 
 async fn scope(room: &Strongroom, export: &Export, channel: &str) -> Outcome<ScopeHandle> {
@@ -105,7 +98,7 @@ async fn seal_all(export: &Export, folder: &Path, table: &Table, figures: &mut F
     bar.finish_and_clear();
     let mut last = None;
     loop {
-        let page = room.admin("ops@example.com", "an example")?.keys(TENANT, last.as_ref(), 1000).await?;
+        let page = room.admin("ops@example.com", "an example")?.keys(TENANT, last.as_ref(), 1000).await?.keys;
         let Some(key) = page.last() else { break };
         last = Some(key.key_id);
         figures.data_keys += page.len();

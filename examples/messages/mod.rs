@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use strongroom::{
-    Admin, Census, EnvelopeRow, EnvelopeTable, Header, KeyId, LocalKms, Region, SqliteKeyStore, Strongroom,
-    TenantPolicy, WrappedKey,
+    Admin, Census, EnvelopeRow, EnvelopeTable, Header, KeyId, LocalKms, Region, Strongroom, TenantPolicy, WrappedKey,
+    create_local,
 };
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -19,15 +19,8 @@ pub(crate) const TENANT: &str = "acme";
 
 /// A room on an SQLite file, a local KMS, and `acme` enrolled under `local:acme-2026` with a data key for each channel.
 pub(crate) async fn enrolled(folder: &Path) -> Outcome<(Strongroom, LocalKms)> {
-    let kms = LocalKms::open(folder.join("keks.json"))?;
-    let store = SqliteKeyStore::open(folder.join("keys.db")).await?;
-    let room = Strongroom::builder()
-        .serving([EU, US])
-        .key_store(store)
-        .kms(kms.clone())
-        .trusting_the_key_store()
-        .build()
-        .await?;
+    let local = create_local(folder).await?;
+    let (room, kms) = (local.builder().serving([EU, US]).build().await?, local.kms().clone());
     let kek = kms.create_kek("acme-2026", Region::new(EU)?)?;
     let policy = TenantPolicy::new(kek, Region::new(EU)?).scope_by(["channel"]).contact("keys@acme.example");
     room.admin("ops@example.com", "an example")?.enroll(TENANT, policy).await?;
@@ -106,7 +99,7 @@ pub(crate) fn expect(holds: bool, claim: &str) -> Outcome {
 /// Prints the tenant's key records.
 pub(crate) async fn show_keys(room: &Strongroom) -> Outcome {
     println!("   {:10} {:18} {:12} {:12} wrapped by", "data key", "scope", "region", "state");
-    for key in room.admin("ops@example.com", "an example")?.keys(TENANT, None, 100).await? {
+    for key in room.admin("ops@example.com", "an example")?.keys(TENANT, None, 100).await?.keys {
         let keks = key.wrapped.as_ref().map_or_else(|| "-".to_owned(), |w: &WrappedKey| w.expression().to_string());
         let (id, scope) = (format!("{:.8}", key.key_id), key.scope.to_string());
         println!("   {id:10} {scope:18} {:12} {:12} {keks}", key.region.as_str(), key.state.as_str());

@@ -29,8 +29,10 @@ use few::Few;
 const DATA_KEYS: [&[u8; 32]; 2] = [b"a data key of thirty-two bytes..", b"0123456789abcdef0123456789abcdef"];
 const TENANTS: [&str; 3] = ["acme", "acmf", "a"];
 const REGIONS: [&str; 4] = ["eu-central-1", "eu-central-2", "e", "region-of-exactly-32-characters-"];
+const SCOPES: [&[Field<'_>]; 4] =
+    [&[("workspace", "W1"), ("channel", "C9")], &[("workspace", "W1")], &[], &[("workspace", "W1"), ("channel", "C8")]];
 /// What `FileKeys` are of.
-const FILE_SCOPE: [Field<'_>; 2] = [("workspace", "W1"), ("channel", "C9")];
+const FILE_SCOPE: &[Field<'_>] = SCOPES[0];
 const CHUNK: usize = 16_384;
 const SEALED_CHUNK: usize = CHUNK + 16;
 
@@ -57,6 +59,7 @@ struct Party {
     second_suite: bool,
     tenant: u8,
     region: u8,
+    scope: u8,
 }
 
 /// Who opens, if it is not who sealed.
@@ -158,20 +161,24 @@ impl Party {
         (TENANTS[usize::from(self.tenant) % TENANTS.len()], region(self.region))
     }
 
+    fn scope(self) -> &'static [Field<'static>] {
+        SCOPES[usize::from(self.scope) % SCOPES.len()]
+    }
+
     fn data_key(self) -> &'static [u8; 32] {
         DATA_KEYS[usize::from(self.data_key)]
     }
 
     fn key(self, backend: usize) -> BareKey {
         let (tenant, region) = self.names();
-        BareKey::new(backend, self.data_key(), self.suite(), region, tenant).unwrap()
+        BareKey::new(backend, self.data_key(), self.suite(), region, tenant, self.scope()).unwrap()
     }
 
     fn request(self, op: &str, context: &[Field<'_>]) -> Value {
         let (tenant, region) = self.names();
         json!({
             "op": op, "data_key": hex(self.data_key()), "suite": self.suite().byte(), "region": region, "tenant": tenant,
-            "context": context,
+            "scope": self.scope(), "context": context,
         })
     }
 }
@@ -223,8 +230,9 @@ fn check(answers: &[Answer], same: bool, plaintext: &[u8]) {
 
 fn message(input: &Message<'_>) {
     let Message { party, context, plaintext, .. } = input;
-    let canonical = canonical_context(context);
-    let Ok(canonical) = canonical else { return }; // the caller's mistake, which is the target `context`'s to judge
+    // A caller's mistakes are the target `context`'s to judge.
+    let together = |party: Party, own: &[Field<'_>]| canonical_context(&[party.scope(), own].concat());
+    let (Ok(_), Ok(canonical)) = (together(*party, context), canonical_context(context)) else { return };
     let mut reference = MESSAGES.lock().unwrap();
     let mut request = party.request("seal", context);
     request["nonce"] = hex(&input.nonce).into();
@@ -247,7 +255,7 @@ fn message(input: &Message<'_>) {
         Some(Opener::Backwards) => opened_under.reverse(),
         None => {}
     }
-    let Ok(canonical_then) = canonical_context(&opened_under) else { return };
+    let (Ok(_), Ok(canonical_then)) = (together(opener, &opened_under), canonical_context(&opened_under)) else { return };
     let mut request = opener.request("open", &opened_under);
     request["envelope"] = hex(&envelope).into();
     let answer = reference.ask(&request);
@@ -256,7 +264,7 @@ fn message(input: &Message<'_>) {
         refusal => Err(refusal.to_owned()),
     };
     let ours = (0..BACKENDS).map(|backend| ours(opener.key(backend).open(&opened_under, &envelope)));
-    let who = |party: Party| (party.names(), party.data_key, party.second_suite);
+    let who = |party: Party| (party.names(), party.scope(), party.data_key, party.second_suite);
     let same = envelope == theirs && canonical == canonical_then && who(opener) == who(*party);
     check(&ours.chain([theirs_says]).collect::<Vec<_>>(), same, plaintext);
 }
@@ -293,21 +301,22 @@ fn chunk_edit(file: &mut Vec<u8>, head: usize, change: &ChunkEdit) {
 }
 
 fn file(input: &File<'_>) {
-    let context: Vec<_> = input.context.iter().copied().chain(FILE_SCOPE).collect();
+    let context = &input.context[..];
+    let together = |own: &[Field<'_>]| canonical_context(&[FILE_SCOPE, own].concat());
     let whole = usize::from(input.chunks % 4) * CHUNK;
     let len = whole.saturating_add_signed(input.more.into()) % (3 * CHUNK + 100);
     let plaintext: Vec<u8> = (0..len).map(|i| ((i * 31) ^ (i >> 8)).to_le_bytes()[0]).collect();
-    if canonical_context(&context).is_err() {
+    if together(context).is_err() {
         return;
     }
-    let party = Party { data_key: false, second_suite: input.second_suite, tenant: 0, region: 0 };
+    let party = Party { data_key: false, second_suite: input.second_suite, tenant: 0, region: 0, scope: 0 };
     let keys = &FILE_KEYS[usize::from(input.second_suite)];
     let mut sealed: Vec<_> = keys
         .iter()
-        .map(|key| key.sealer_with_salt(&input.context, input.salt).unwrap().seal_bytes(&plaintext).unwrap())
+        .map(|key| key.sealer_with_salt(context, input.salt).unwrap().seal_bytes(&plaintext).unwrap())
         .collect();
     let mut reference = FILES.lock().unwrap();
-    let mut request = party.request("seal_file", &context);
+    let mut request = party.request("seal_file", context);
     request["salt"] = hex(&input.salt).into();
     request["plaintext"] = hex(&plaintext).into();
     sealed.push(unhex(&reference.ask(&request)["file"]));
@@ -319,21 +328,20 @@ fn file(input: &File<'_>) {
     input.chunk_edits.iter().for_each(|change| chunk_edit(&mut edited, head, change));
     input.edits.iter().for_each(|change| edit(&mut edited, change));
     let other = [("file of another", "name")];
-    let mine = if input.other_context { &other[..] } else { &input.context };
-    let opened_under: Vec<_> = mine.iter().copied().chain(FILE_SCOPE).collect();
+    let mine = if input.other_context { &other[..] } else { context };
     let open = |keys: &FileKeys| {
         let head = FileHead::parse(&edited)?;
         keys.opener(&head, mine)?.open_bytes(&edited).map(|text| text.to_vec())
     };
     let mut answers: Vec<_> = keys.iter().map(|keys| ours(open(keys))).collect();
-    let mut request = party.request("open_file", &opened_under);
+    let mut request = party.request("open_file", mine);
     request["file"] = hex(&edited).into();
     let answer = reference.ask(&request);
     answers.push(match answer["refused"].as_str() {
         None => Ok(unhex(&answer["plaintext"])),
         Some(refusal) => Err(refusal.to_owned()),
     });
-    let same_context = canonical_context(&opened_under).unwrap() == canonical_context(&context).unwrap();
+    let same_context = together(mine).unwrap() == together(context).unwrap();
     check(&answers, edited == *honest && same_context, &plaintext);
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use async_trait::async_trait;
 use libfuzzer_sys::fuzz_target;
-use strongroom::testing::{ManualClock, encryption_context};
+use strongroom::testing::{Operator, ManualClock, encryption_context};
 use strongroom::{
     DataKey, EncryptionContext, Error, ErrorKind, Expected, GeneratedKey, KekDescription, KekExpression, KekUri, Kms,
     LocalKms, MemoryKeyStore, Period, Region, Result, ScopeHandle, Strongroom, Suite, TenantPolicy, WalkOptions,
@@ -372,7 +372,7 @@ async fn scope(room: &Strongroom, tenant: &str, channel: bool) -> Result<ScopeHa
 
 async fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms, clock: &ManualClock) -> Strongroom {
     let builder = Strongroom::builder().serving([REGION]).clock(clock.clone());
-    builder.key_store(Arc::clone(store)).kms(kms).trusting_the_key_store().build().await.unwrap()
+    builder.key_store(Arc::clone(store)).kms(kms).open_under(&Operator::default()).await
 }
 
 impl World {

@@ -15,6 +15,7 @@ use strongroom::testing::vectors::{BACKENDS, BareKey};
 use strongroom::{ErrorKind, Field, Header, Suite};
 
 const REGION: &str = "eu-central-1";
+const SCOPE: [Field<'_>; 1] = [("c", "C9")]; // a name that inputs come upon
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
@@ -49,7 +50,7 @@ enum Edit<'a> {
 /// One data key on every backend.
 type OnEach = Vec<BareKey>;
 
-/// `[suite][backend]`: the tenant's keys, and the same data keys in a stranger's hands.
+/// `[suite][backend]`: the tenant's keys of one scope, and the same data keys in a stranger's hands.
 struct Keys {
     ours: [OnEach; 2],
     strangers: [OnEach; 2],
@@ -59,7 +60,7 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     let of = |tenant: &str| {
         Suite::ALL.map(|suite| {
             let key = b"a data key of thirty-two bytes..";
-            let on = |backend| BareKey::new(backend, key, suite, REGION, tenant).expect("a good key");
+            let on = |backend| BareKey::new(backend, key, suite, REGION, tenant, &SCOPE).expect("a good key");
             (0..BACKENDS).map(on).collect()
         })
     };

@@ -3,16 +3,20 @@
 
 use std::time::Duration;
 
+use crate::admin::decide::Decided;
 use crate::admin::walk::{Pages, WalkOptions, Walked};
 use crate::admin::{Admin, explain};
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::Forget;
 use crate::key::erasure::Erasure;
+use crate::key::floor::{self, Floor};
 use crate::key::id::{KeyId, TenantId};
+use crate::key::journal::{Decision, MAX_ENTRY_KEYS};
 use crate::key::record::KeyRecord;
 use crate::key::revocation::Selector;
 use crate::key::state::KeyState;
+use crate::key::tenant::TenantRecord;
 
 impl Admin {
     /// Puts the data keys that `selector` covers to wait to be erased. From now on they neither seal nor open, on every node
@@ -38,7 +42,9 @@ impl Admin {
             self.change(&id, |row| {
                 selector.check(row.policy.scope_fields())?;
                 row.erasures.push(erasure.clone());
-                Ok(Some((selector.clone(), Forget::Keys)))
+                let decision =
+                    Decision::new("erase").about(&selector).with("erasure", &erasure.id).with("due-at", erasure.due_at);
+                Ok(Some(Decided::forgetting(decision, &selector, Forget::Keys)))
             })
             .await?;
             tracing::warn!(tenant = %id, %selector, erasure = erasure.id, due_at, "keys wait to be erased");
@@ -54,12 +60,16 @@ impl Admin {
     pub async fn undo_erasure(&self, tenant: &str, erasure: &str) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
-            self.remove_erasure(&id, erasure, |waiting| match waiting.carried_out_since {
-                None => Ok(()),
-                Some(_) => Err(Error::new(
-                    ErrorKind::Conflict,
-                    "the erasure is being carried out: some of its keys may be gone already, and the rest has to follow",
-                )),
+            self.change(&id, |row| {
+                let undone = take_erasure(row, erasure)?;
+                if undone.carried_out_since.is_some() {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "the erasure is being carried out: some of its keys may be gone already, and the rest has to follow",
+                    ));
+                }
+                let decision = Decision::new("undo-erasure").about(&undone.selector).with("erasure", erasure);
+                Ok(Some(Decided::forgetting(decision, &undone.selector, Forget::Keys)))
             })
             .await?;
             tracing::info!(tenant = %id, erasure, "erasure undone");
@@ -79,14 +89,31 @@ impl Admin {
             let id = TenantId::new(tenant)?;
             let waiting = self.begin_to_carry_out(&id, erasure).await?;
             let whole = options.whole();
+            let mut destroyed = Vec::new();
             let mut pages = Pages::new(self, &id, &whole);
             while let Some(page) = pages.next().await? {
                 let now = self.keyring.clock.unix_millis();
                 let due = |r: &KeyRecord| r.state != KeyState::Destroyed && waiting.selector.covers_record(r);
-                pages.walked.done += self.update_due(page, due, |r| r.into_state(KeyState::Destroyed, now)).await?;
+                let gone = self.update_due(page, due, |r| r.into_state(KeyState::Destroyed, now, &self.by)).await?;
+                pages.walked.done += gone.len() as u64;
+                destroyed.extend(gone);
             }
             let walked = pages.walked;
-            self.remove_erasure(&id, erasure, |_| Ok(())).await?;
+            destroyed.truncate(MAX_ENTRY_KEYS);
+            self.change(&id, |row| {
+                let done = take_erasure(row, erasure)?;
+                // From now on a rule says what was erased: a record that is put back, or was hidden meanwhile, opens nothing.
+                let before = row.epoch + 1;
+                floor::add(&mut row.erased, Floor { selector: done.selector.clone(), before })?;
+                let decision = Decision::new("carry-out-erasure")
+                    .about(&done.selector)
+                    .with("erasure", erasure)
+                    .with("keys", walked.done)
+                    .with("made-before-epoch", before)
+                    .changed(destroyed.iter().copied());
+                Ok(Some(Decided::forgetting(decision, &done.selector, Forget::Keys)))
+            })
+            .await?;
             tracing::warn!(tenant = %id, erasure, keys = walked.done, "erased data keys");
             Ok(walked)
         };
@@ -110,22 +137,12 @@ impl Admin {
                     return Err(Error::new(ErrorKind::Conflict, message));
                 }
                 waiting.carried_out_since = Some(now);
-                Ok(Some((waiting.selector.clone(), Forget::Keys)))
+                let decision =
+                    Decision::new("begin-carrying-out-erasure").about(&waiting.selector).with("erasure", erasure);
+                Ok(Some(Decided::forgetting(decision, &waiting.selector, Forget::Keys)))
             })
             .await?;
-        row.erasures.into_iter().find(|e| e.id == erasure).ok_or_else(no_such_erasure)
-    }
-
-    async fn remove_erasure(&self, id: &TenantId, erasure: &str, check: impl Fn(&Erasure) -> Result<()>) -> Result<()> {
-        self.change(id, |row| {
-            let at = row.erasures.iter().position(|e| e.id == erasure).ok_or_else(no_such_erasure)?;
-            let removed = row.erasures.remove(at);
-            check(&removed)?;
-            // The epoch rises also when its work is done, so that a store from before is refused.
-            Ok(Some((removed.selector, Forget::Keys)))
-        })
-        .await
-        .map(|_| ())
+        row.record.erasures.into_iter().find(|e| e.id == erasure).ok_or_else(no_such_erasure)
     }
 
     /// Puts to wait, for `wait`, the data keys of periods that ended longer ago than the policy retains
@@ -155,7 +172,7 @@ impl Admin {
             let mut pages = Pages::new(self, &id, &whole);
             while let Some(page) = pages.next().await? {
                 let due = |r: &KeyRecord| r.state != KeyState::Destroyed && selector.covers_record(r) && !waits(r);
-                if page.iter().any(due) {
+                if page.iter().any(|row| due(row)) {
                     return self.erase(tenant, selector.clone(), wait).await.map(Some);
                 }
             }
@@ -175,6 +192,12 @@ impl Admin {
         }
         Ok(gone)
     }
+}
+
+/// Takes an erasure off the tenant's row.
+fn take_erasure(row: &mut TenantRecord, erasure: &str) -> Result<Erasure> {
+    let at = row.erasures.iter().position(|e| e.id == erasure).ok_or_else(no_such_erasure)?;
+    Ok(row.erasures.remove(at))
 }
 
 fn no_such_erasure() -> Error {

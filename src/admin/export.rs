@@ -3,13 +3,17 @@
 use futures_util::stream::{StreamExt, iter};
 use serde::Serialize;
 
+use crate::admin::decide::Decided;
 use crate::admin::walk::{Pages, WalkOptions, Walked};
 use crate::admin::{Admin, explain};
 use crate::error::{Error, Result};
+use crate::key::export::note;
 use crate::key::id::{KeyId, TenantId};
+use crate::key::journal::Decision;
 use crate::key::kek::KekUri;
 use crate::key::record::KeyRecord;
 use crate::key::region::Region;
+use crate::key::suspension::opens_suspended;
 use crate::key::tenant::TenantRecord;
 use crate::key::wrapped_key::Wrapping;
 
@@ -32,27 +36,63 @@ pub struct ExportedKey {
     pub wrapped: String,
 }
 
+/// The KEK that data keys are exported to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExportTo {
+    /// One that the tenant's policy names, or that its keys are still wrapped under.
+    Policy(KekUri),
+    /// Another one: whoever holds it can open what the keys seal, whatever the tenant decides later. The tenant's row, receipts
+    /// and residency reports say so from then on.
+    Foreign(KekUri),
+}
+
+impl ExportTo {
+    /// The KEK.
+    pub fn kek(&self) -> &KekUri {
+        match self {
+            Self::Policy(kek) | Self::Foreign(kek) => kek,
+        }
+    }
+}
+
 impl Admin {
-    /// Wraps every data key of the tenant under `kek`, opens the wrapping again and compares, and gives it to `sink`. The key
-    /// store stays as it is. Keys that are revoked or wait to be erased are left out and counted as failed.
+    /// Wraps every data key of the tenant under another KEK, opens the wrapping again and compares, and gives it to `sink`. Key
+    /// records stay as they are. Keys that are revoked or wait to be erased are left out and counted as failed.
+    ///
+    /// The copies are out of reach of every later revocation, denial and erasure. So the export is noted in the tenant's row
+    /// and journal before the first key leaves, and receipts and residency reports state it.
     ///
     /// # Errors
-    /// `Region` if the KEK is stated to be where the tenant does not allow; what `sink` says; `UnknownTenant`, `Unavailable`.
+    /// `InvalidArgument` if the KEK is none of the policy's and not named as foreign; `Region` if it is stated to be where the
+    /// tenant does not allow; `Limit` beyond 100 such KEKs; what `sink` says; `UnknownTenant`, `Unavailable`.
     pub async fn export(
         &self,
         tenant: &str,
-        kek: &KekUri,
+        to: ExportTo,
         options: &WalkOptions,
         mut sink: impl FnMut(ExportedKey) -> Result<()> + Send,
     ) -> Result<Walked> {
         let run = async {
             let id = TenantId::new(tenant)?;
-            let row = self.keyring.tenant(&id).await?;
-            row.policy.check_kek_region(kek)?;
+            let kek = to.kek();
+            let at = self.keyring.clock.unix_millis();
+            let row = self
+                .change(&id, |row| {
+                    row.policy.check_kek_region(kek)?;
+                    let foreign = !row.keks.names(kek);
+                    if foreign && matches!(to, ExportTo::Policy(_)) {
+                        let message =
+                            "the tenant's policy does not name this KEK; say ExportTo::Foreign if it is meant";
+                        return Err(Error::invalid(message).with_kek(kek.as_str()));
+                    }
+                    note(&mut row.exports, kek, foreign, at, row.epoch)?;
+                    Ok(Some(Decided::quiet(Decision::new("export").with("kek", kek).with("foreign", foreign))))
+                })
+                .await?;
             let mut pages = Pages::new(self, &id, options);
             while let Some(page) = pages.next().await? {
                 let there = page.into_iter().filter(|record| record.wrapped.is_some());
-                let exporting = there.map(|record| self.export_one(&row, record, kek));
+                let exporting = there.map(|record| self.export_one(&row, record.record, kek));
                 let exported: Vec<Result<ExportedKey>> = iter(exporting).buffered(options.at_once()).collect().await;
                 for key in exported {
                     match key {
@@ -64,15 +104,21 @@ impl Admin {
                     }
                 }
             }
-            tracing::warn!(tenant = %id, %kek, keys = pages.walked.done, "exported data keys");
+            let (actor, reason) = (self.by.actor(), self.by.reason());
+            tracing::warn!(tenant = %id, %kek, keys = pages.walked.done, actor, reason, "exported data keys");
             Ok(pages.walked)
         };
         run.await.map_err(|e: Error| explain(e, "export", tenant))
     }
 
     async fn export_one(&self, row: &TenantRecord, record: KeyRecord, kek: &KekUri) -> Result<ExportedKey> {
+        row.check_not_erased(&record)?;
         row.check_not_revoked(&record.scope, record.period.as_ref(), Some(&record.key_id))?;
         record.check_opens()?;
+        self.keyring.check_fleet_opens()?;
+        if let Some(suspension) = row.suspension(&record, self.keyring.clock.unix_millis()) {
+            return Err(opens_suspended(Some(suspension.until)));
+        }
         let context = record.encryption_context()?;
         let data_key = self.keyring.unwrap(row, &record).await?;
         let wrapped = self.keyring.kms.wrap(&row.tenant, kek, &context, &data_key).await?;

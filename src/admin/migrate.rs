@@ -1,12 +1,14 @@
 //! Moving a tenant to another region: new keys there at once, old records rewrapped, data resealed by its owner, and at every
 //! moment everything opens where the policy allows it.
 
+use crate::admin::decide::Decided;
 use crate::admin::walk::{WalkOptions, Walked};
 use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::census::Census;
 use crate::key::change::Forget;
 use crate::key::id::TenantId;
+use crate::key::journal::Decision;
 use crate::key::kek_expression::KekExpression;
 use crate::key::region::Region;
 use crate::key::revocation::Selector;
@@ -45,7 +47,8 @@ impl Admin {
                 let forget = row.policy.forgotten_for(&moved);
                 row.policy = moved;
                 row.rewrap = Some(RewrapOrder { to: keks.clone(), epoch: row.epoch + 1, since });
-                Ok(Some((Selector::everything(), forget.max(Forget::Sealing))))
+                let decision = Decision::new("migrate-region").with("to", &to).with("keks", &keks);
+                Ok(Some(Decided::forgetting(decision, &Selector::everything(), forget.max(Forget::Sealing))))
             })
             .await?;
             tracing::info!(tenant = %id, region = %to, keks = %keks, "migrating to another region");
@@ -81,7 +84,8 @@ impl Admin {
                 narrowed.check()?;
                 let forget = row.policy.forgotten_for(&narrowed);
                 row.policy = narrowed;
-                Ok(Some((Selector::everything(), forget)))
+                let decision = Decision::new("finish-migration").with("from", from);
+                Ok(Some(Decided::forgetting(decision, &Selector::everything(), forget)))
             })
             .await?;
             tracing::info!(tenant = %id, region = %from, "region no longer allowed");

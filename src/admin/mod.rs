@@ -1,7 +1,10 @@
 //! Floor 5, the control plane: enrolling tenants; rotating, rewrapping, revoking, erasing and moving keys.
 
+pub(crate) mod decide;
 pub(crate) mod erase;
+pub(crate) mod evict;
 pub(crate) mod export;
+pub(crate) mod journal;
 pub(crate) mod migrate;
 pub(crate) mod preview;
 pub(crate) mod probe;
@@ -11,15 +14,17 @@ pub(crate) mod retire;
 pub(crate) mod revoke;
 pub(crate) mod rewrap;
 pub(crate) mod rotate;
+pub(crate) mod suspend;
 pub(crate) mod walk;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::decide::{Decided, digest_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::attribution::Attribution;
-use crate::key::change::{Change, Forget};
 use crate::key::id::{KeyId, TenantId};
+use crate::key::journal::Decision;
 use crate::key::policy::TenantPolicy;
 use crate::key::record::KeyRecord;
 use crate::key::revocation::Selector;
@@ -57,8 +62,35 @@ pub struct Admin {
     by: Attribution,
 }
 
-/// Tries of a read-change-write that others got in between of.
+/// Tenants, as the key store lists them. It may leave some out.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TenantPage {
+    /// Their rows.
+    pub tenants: Vec<TenantRecord>,
+    /// Those whose rows are not authentic or do not read, and why.
+    pub unreadable: Vec<(TenantId, Error)>,
+    /// The last one listed: ask for what comes after it next. `None` at the end.
+    pub last: Option<TenantId>,
+}
+
+/// A tenant's key records, as the key store lists them. It may leave some out.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct KeyPage {
+    /// The records, their states as the tenant's row has them.
+    pub keys: Vec<KeyRecord>,
+    /// Those that are not authentic or do not read, and why.
+    pub unreadable: Vec<(KeyId, Error)>,
+    /// The last one listed: ask for what comes after it next. `None` at the end.
+    pub last: Option<KeyId>,
+}
+
+/// Tries of what others got in between of.
 const TRIES: usize = 16;
+
+/// The scheme of the operator's root on one machine, which no tenant's policy names.
+const LOCAL_ROOT: &str = "local-root";
 
 impl Admin {
     pub(crate) fn new(keyring: Arc<Keyring>, by: Attribution) -> Self {
@@ -81,9 +113,9 @@ impl Admin {
         let run = async {
             let tenant = TenantId::new(tenant)?;
             self.check_policy(&tenant, &policy).await?;
-            let enrolled_at = self.keyring.clock.unix_millis();
-            let row = TenantRecord::enrolled(tenant, policy, enrolled_at);
-            self.keyring.store.insert_tenant(&row).await
+            self.write_enrolment(tenant, policy).await?;
+            self.log("enrolled");
+            Ok(())
         };
         run.await.map_err(|e| explain(e, "enroll", tenant))
     }
@@ -104,12 +136,17 @@ impl Admin {
                         "a rewrap is under way: finish it, or rewrap to the KEKs that you want",
                     ));
                 }
+                let decision = Decision::new("set-policy")
+                    .with("from", digest_of(&row.policy)?)
+                    .with("to", digest_of(&policy)?)
+                    .with("keks", policy.keks());
                 let forget = row.policy.forgotten_for(&policy);
                 row.policy = policy.clone();
-                Ok(Some((Selector::everything(), forget)))
+                Ok(Some(Decided::forgetting(decision, &Selector::everything(), forget)))
             })
-            .await
-            .map(|_| ())
+            .await?;
+            tracing::info!(tenant = %id, actor = self.by.actor(), reason = self.by.reason(), "policy set");
+            Ok(())
         };
         run.await.map_err(|e: Error| explain(e, "set policy", tenant))
     }
@@ -119,7 +156,7 @@ impl Admin {
     /// # Errors
     /// `UnknownTenant` or `Unavailable`.
     pub async fn tenant(&self, tenant: &str) -> Result<TenantRecord> {
-        let run = async { self.keyring.tenant(&TenantId::new(tenant)?).await };
+        let run = async { Ok(self.keyring.tenant(&TenantId::new(tenant)?).await?.record) };
         run.await.map_err(|e| explain(e, "read tenant", tenant))
     }
 
@@ -138,27 +175,55 @@ impl Admin {
         self.keyring.purge_all()
     }
 
-    /// Tenants in the order of their names, at most `limit`, after the name `after`.
+    /// Tenants in the order of their names, at most `limit`, after the name `after`: as the store lists them.
     ///
     /// # Errors
-    /// `Unavailable` or `Malformed` as the store has it.
-    pub async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<TenantRecord>> {
-        self.keyring.store.tenants(after, limit).await.map_err(|e| e.with_operation("list tenants"))
+    /// `Unavailable` if the store does not answer.
+    pub async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<TenantPage> {
+        let listed = self.keyring.store.tenants(after, limit).await.map_err(|e| e.with_operation("list tenants"))?;
+        let mut page = TenantPage { last: listed.last().map(|(tenant, _)| tenant.clone()), ..TenantPage::default() };
+        for (tenant, _) in listed {
+            // Read again as any other row: what is listed may be put back.
+            match self.keyring.tenant(&tenant).await {
+                Ok(row) => page.tenants.push(row.record),
+                Err(e) => page.unreadable.push((tenant, e)),
+            }
+        }
+        Ok(page)
     }
 
-    /// A tenant's key records in the order of their ids, at most `limit`, after the id `after`.
+    /// A tenant's key records in the order of their ids, at most `limit`, after the id `after`: as the store lists them. Their
+    /// states are those that the tenant's row gives them: what is revoked is Suspended, what was given up is Compromised.
     ///
     /// # Errors
-    /// `Unavailable` or `Malformed` as the store has it.
-    pub async fn keys(&self, tenant: &str, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>> {
-        let run = async { self.keyring.store.keys(&TenantId::new(tenant)?, after, limit).await };
-        run.await.map_err(|e| explain(e, "list keys", tenant))
+    /// `UnknownTenant`, `Unavailable` or `RolledBack`.
+    pub async fn keys(&self, tenant: &str, after: Option<&KeyId>, limit: u32) -> Result<KeyPage> {
+        let run = async {
+            let id = TenantId::new(tenant)?;
+            let row = self.keyring.tenant(&id).await?;
+            let listed = self.keyring.store.keys(&id, after, limit).await?;
+            let mut page = KeyPage { last: listed.last().map(|(key_id, _)| *key_id), ..KeyPage::default() };
+            for (key_id, bytes) in listed {
+                let record = self.keyring.verified_key(&id, &key_id, &bytes).await;
+                match record.and_then(|record| row.check_record(&record).map(|()| record.record)) {
+                    Ok(record) => page.keys.push(KeyRecord { state: row.state_of(&record), ..record }),
+                    Err(e) => page.unreadable.push((key_id, e)),
+                }
+            }
+            Ok(page)
+        };
+        run.await.map_err(|e: Error| explain(e, "list keys", tenant))
     }
 
     /// The data plane of a tenant, for work on its data that an administrator starts.
     pub(crate) async fn tenant_handle(&self, tenant: &str) -> Result<TenantHandle> {
         let row = self.keyring.tenant(&TenantId::new(tenant)?).await?;
         Ok(TenantHandle::new(Arc::clone(&self.keyring), row))
+    }
+
+    /// Says in the operator's log that something was decided, by whom and why.
+    fn log(&self, what: &'static str) {
+        tracing::info!(actor = self.by.actor(), reason = self.by.reason(), "{what}");
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -169,6 +234,10 @@ impl Admin {
         policy.check()?;
         self.keyring.check_served(policy.home_region().as_str())?;
         for kek in policy.keks().keks() {
+            let is_root = self.keyring.source.as_ref().is_some_and(|source| source.root.kek() == kek);
+            if is_root || kek.scheme() == LOCAL_ROOT {
+                return Err(Error::invalid("a tenant's policy names the operator's root").with_kek(kek.as_str()));
+            }
             let description = self.keyring.kms.describe(tenant, kek).await?;
             policy.check_region(&description.region).map_err(|e| e.with_kek(kek.as_str()))?;
             if !description.enabled {
@@ -176,43 +245,6 @@ impl Admin {
                 return Err(disabled.with_kek(kek.as_str()));
             }
         }
-        Ok(())
-    }
-
-    /// Reads a tenant's row, changes it, and writes it if nobody else did meanwhile; else again. `change` says what nodes
-    /// have to forget of which keys, or that there is nothing to write. What is to be forgotten is forgotten here before the
-    /// call returns. Returns the row as it stands.
-    async fn change(
-        &self,
-        tenant: &TenantId,
-        change: impl Fn(&mut TenantRecord) -> Result<Option<(Selector, Forget)>>,
-    ) -> Result<TenantRecord> {
-        for _ in 0..TRIES {
-            let mut row = self.keyring.tenant(tenant).await?;
-            let Some((selector, forget)) = change(&mut row)? else {
-                return Ok(row);
-            };
-            row.check()?;
-            row.epoch += 1;
-            let change = Change { tenant: tenant.clone(), selector, forget };
-            match self.keyring.store.update_tenant(&row, &change).await {
-                Err(e) if e.kind() == ErrorKind::Conflict => {}
-                Err(e) => return Err(e),
-                Ok(()) => {
-                    self.keyring.forget(&change);
-                    return Ok(row);
-                }
-            }
-        }
-        Err(Error::new(ErrorKind::Unavailable, "the tenant's row is being changed over and over; retry"))
-    }
-
-    /// Tells every node to forget, this one first.
-    async fn publish(&self, tenant: &TenantId, selector: Selector, forget: Forget) -> Result<()> {
-        let change = Change { tenant: tenant.clone(), selector, forget };
-        self.keyring.forget(&change);
-        self.keyring.store.announce(&change).await?;
-        self.keyring.forget(&change);
         Ok(())
     }
 }

@@ -160,7 +160,7 @@ impl<'a> Tally<'a> {
         if preview.keys.len() < NAMED {
             preview.keys.push(record.key_id);
         }
-        let (scope, state) = (record.scope.to_string(), record.state.as_str());
+        let (scope, state) = (record.scope.to_string(), self.row.state_of(record).as_str());
         let row = self.rows.entry((scope.clone(), state)).or_insert_with(|| PreviewRow {
             scope,
             state,

@@ -326,10 +326,11 @@ impl Probe<'_> {
 
     async fn record(&self, at: i64) -> Result<()> {
         let policy = self.policy;
-        let row = TenantRecord::enrolled(self.tenant.clone(), policy.clone(), at);
+        let row = TenantRecord::enrolled(self.tenant.clone(), policy.clone(), at)?;
         let (data_key, wrapped) = self.admin.keyring.generate(&row, policy.keks(), &self.contexts.own).await?;
         let record = KeyRecord {
             tenant: self.tenant.clone(),
+            incarnation: row.incarnation,
             key_id: KeyId::of(&data_key, policy.key_suite())?,
             suite: policy.key_suite(),
             scope: scope(policy, PROBE)?,
@@ -340,8 +341,10 @@ impl Probe<'_> {
             wrapped: None,
             pending: None,
             wrapped_epoch: 1,
+            made_epoch: 1,
+            made_generation: 1,
             created_at: at,
-            revision: 1,
+            transitions: Vec::new(),
         };
         self.admin.keyring.prove(&row, &record, &wrapped).await.map(|_| ())
     }

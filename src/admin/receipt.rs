@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::admin::{Admin, explain};
 use crate::crypto::signing::{ReceiptSigner, is_signed};
 use crate::error::{Error, Result};
+use crate::key::export::Export;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::revocation::Selector;
 
@@ -44,6 +45,11 @@ pub struct ErasureReceipt {
     pub backups_clear_at: i64,
     /// The tenant's epoch. A key store that has a lower one was restored from a backup, and nodes refuse it.
     pub epoch: u64,
+    /// Which KEKs data keys were exported to, copies of erased ones perhaps among them: no erasure reaches these.
+    pub exports: Vec<Export>,
+    /// What the key store listed is what it chose to list. The rules of the tenant's row hold all the same: what they erased does
+    /// not open.
+    pub as_listed: bool,
 }
 
 /// A receipt in its DSSE envelope. Its JSON is what is handed to the tenant.
@@ -142,6 +148,8 @@ impl Admin {
                 caches_clear_at: after(row.policy.key_cache_ttl()),
                 backups_clear_at: after(backups),
                 epoch: row.epoch,
+                exports: row.exports.clone(),
+                as_listed: true,
             };
             SignedReceipt::new(&statement, signer)
         };
@@ -172,6 +180,8 @@ mod tests {
             caches_clear_at: 7,
             backups_clear_at: 8,
             epoch: 9,
+            exports: Vec::new(),
+            as_listed: true,
         };
         let signed = SignedReceipt::new(&receipt, &signer).unwrap();
         let json = signed.to_json().unwrap();

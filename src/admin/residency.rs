@@ -9,6 +9,7 @@ use crate::admin::walk::{Pages, WalkOptions};
 use crate::admin::{Admin, explain};
 use crate::error::{Error, Result};
 use crate::key::census::Census;
+use crate::key::export::Export;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::kek_expression::KekExpression;
 use crate::key::record::KeyRecord;
@@ -59,12 +60,20 @@ pub struct ResidencyReport {
     pub misplaced_envelopes: BTreeMap<Region, u64>,
     /// Envelopes whose key the tenant does not have, or whose region tag is not their key's.
     pub foreign_envelopes: u64,
+    /// Which KEKs data keys were exported to: the copies are wherever these are.
+    pub exports: Vec<Export>,
+    /// Key records that are not authentic or do not read: nothing is known of them.
+    pub unreadable: u64,
 }
 
 impl ResidencyReport {
-    /// Whether everything is where it may be.
+    /// Whether everything is where it may be, as listed: no key, envelope or foreign export is misplaced or unknown.
     pub fn is_clean(&self) -> bool {
-        self.misplaced_keys.is_empty() && self.misplaced_envelopes.is_empty() && self.foreign_envelopes == 0
+        self.misplaced_keys.is_empty()
+            && self.misplaced_envelopes.is_empty()
+            && self.foreign_envelopes == 0
+            && self.unreadable == 0
+            && !self.exports.iter().any(|export| export.foreign)
     }
 
     /// The report as JSON.
@@ -105,6 +114,13 @@ impl fmt::Display for ResidencyReport {
         for key_id in &self.misplaced_keys {
             writeln!(f, "MISPLACED: key {key_id}")?;
         }
+        for export in &self.exports {
+            let mark = if export.foreign { "FOREIGN EXPORT" } else { "export" };
+            writeln!(f, "{mark}: data keys left under {} (last at {} Unix milliseconds)", export.kek, export.last_at)?;
+        }
+        if self.unreadable > 0 {
+            writeln!(f, "UNREADABLE: {} key records", self.unreadable)?;
+        }
         Ok(())
     }
 }
@@ -130,6 +146,7 @@ impl Admin {
                     tally.key(record);
                 }
             }
+            tally.report.unreadable = pages.walked.failed;
             Ok(tally.report())
         };
         run.await.map_err(|e: Error| explain(e, "report residency", tenant))
@@ -163,28 +180,30 @@ impl<'a> Tally<'a> {
                 misplaced_keys: Vec::new(),
                 misplaced_envelopes: misplaced,
                 foreign_envelopes: 0,
+                exports: row.exports.clone(),
+                unreadable: 0,
             },
         }
     }
 
     fn key(&mut self, record: &KeyRecord) {
-        let policy = &self.row.policy;
+        let (policy, state) = (&self.row.policy, self.row.state_of(record));
         let keks = record.wrapped.as_ref().map(crate::key::wrapped_key::WrappedKey::expression);
         let kek_regions: BTreeSet<Region> =
             keks.iter().flat_map(KekExpression::keks).filter_map(|kek| policy.kek_region(kek)).collect();
-        let destroyed = record.state == KeyState::Destroyed;
+        let destroyed = state == KeyState::Destroyed;
         let allowed =
             destroyed || (policy.allows(&record.region) && kek_regions.iter().all(|region| policy.allows(region)));
         if !allowed && self.report.misplaced_keys.len() < NAMED {
             self.report.misplaced_keys.push(record.key_id);
         }
         let envelopes = self.counted.remove(&(record.key_id, record.region.clone())).unwrap_or(0);
-        let at = (record.region.clone(), keks.iter().map(ToString::to_string).collect(), record.state.as_str());
+        let at = (record.region.clone(), keks.iter().map(ToString::to_string).collect(), state.as_str());
         let row = self.rows.entry(at).or_insert_with(|| ResidencyRow {
             region: record.region.clone(),
             keks,
             kek_regions,
-            state: record.state.as_str(),
+            state: state.as_str(),
             keys: 0,
             envelopes: 0,
             oldest: i64::MAX,

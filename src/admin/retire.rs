@@ -69,7 +69,7 @@ impl Admin {
     }
 
     async fn deactivated_since(&self, id: &TenantId, key_id: &KeyId) -> Result<i64> {
-        let record = self.keyring.store.key(id, key_id).await?;
+        let record = self.keyring.key_row(id, key_id).await?;
         match record {
             Some(record) if record.state == KeyState::Active => {
                 Err(Error::new(ErrorKind::Conflict, format!("key {key_id} is Active: rotate it first")))

@@ -1,10 +1,15 @@
 //! Revoking and restoring: what a tenant suspends, and lifts again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::admin::decide::Decided;
 use crate::admin::{Admin, explain};
 use crate::error::{Error, Result};
-use crate::key::change::Forget;
+use crate::key::change::{Change, Forget};
 use crate::key::id::TenantId;
+use crate::key::journal::Decision;
 use crate::key::revocation::{Revocation, Selector};
+use crate::key::tenant::MAX_RULES;
 
 impl Admin {
     /// Suspends the keys that `selector` covers, and keeps new ones from being made, until [`Self::restore`]. Cached keys
@@ -20,16 +25,29 @@ impl Admin {
             // First here, so that a store that is down does not keep this process opening.
             self.keyring.purge(&id, &selector);
             let since = self.keyring.clock.unix_millis();
+            let found = AtomicBool::new(false);
             self.change(&id, |row| {
                 selector.check(row.policy.scope_fields())?;
-                if row.revocations.iter().any(|r| r.selector == selector) {
+                let stands = row.revocations.iter().any(|r| r.selector == selector);
+                found.store(stands, Ordering::Relaxed);
+                if stands {
                     return Ok(None);
                 }
+                if row.revocations.len() >= MAX_RULES {
+                    // A broader rule says what the narrower ones said: so a rule for everything always has its place.
+                    row.revocations.retain(|r| !selector.includes(&r.selector));
+                }
                 row.revocations.push(Revocation { selector: selector.clone(), since });
-                Ok(Some((selector.clone(), Forget::Keys)))
+                let decision = Decision::new("revoke").about(&selector);
+                Ok(Some(Decided::forgetting(decision, &selector, Forget::Keys).always()))
             })
             .await?;
-            tracing::info!(tenant = %id, %selector, "revoked");
+            if found.load(Ordering::Relaxed) {
+                // Whoever decided it may have ended before every node could hear of it.
+                let change = Change { tenant: Some(id.clone()), selector: selector.clone(), forget: Forget::Keys };
+                self.keyring.announce(&change).await?;
+            }
+            tracing::info!(tenant = %id, %selector, actor = self.by.actor(), reason = self.by.reason(), "revoked");
             Ok(())
         };
         run.await.map_err(|e: Error| explain(e, "revoke", tenant))
@@ -48,10 +66,10 @@ impl Admin {
                 if row.revocations.len() == before {
                     return Err(Error::invalid("there is no such revocation; list them with Admin::tenant"));
                 }
-                Ok(Some((selector.clone(), Forget::Nothing)))
+                Ok(Some(Decided::quiet(Decision::new("restore").about(&selector))))
             })
             .await?;
-            tracing::info!(tenant = %id, %selector, "restored");
+            tracing::info!(tenant = %id, %selector, actor = self.by.actor(), reason = self.by.reason(), "restored");
             Ok(())
         };
         run.await.map_err(|e: Error| explain(e, "restore", tenant))

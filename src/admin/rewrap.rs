@@ -6,17 +6,18 @@
 
 use futures_util::stream::{StreamExt, iter};
 
+use crate::admin::decide::Decided;
 use crate::admin::walk::{Pages, WalkOptions, Walked};
 use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::change::Forget;
 use crate::key::id::{KeyId, TenantId};
+use crate::key::journal::Decision;
 use crate::key::kek_expression::KekExpression;
 use crate::key::record::KeyRecord;
-use crate::key::revocation::Selector;
 use crate::key::rewrap::RewrapOrder;
 use crate::key::tenant::TenantRecord;
 use crate::key::wrapped_key::{Pending, WrappedKey, Wrapping};
+use crate::keyring::rows::{KeyRow, TenantRow};
 
 /// Pages in a row in which nothing but failures is a reason to stop: the KMS does not answer, or denies.
 const HOPELESS: u64 = 3;
@@ -70,7 +71,7 @@ impl Admin {
 
     /// Puts the order on the tenant's row, and `to` into its policy, in one write. From then on no data key comes into being
     /// that is wrapped otherwise: the store refuses keys made under an earlier epoch.
-    async fn order_rewrap(&self, id: &TenantId, to: &KekExpression) -> Result<TenantRecord> {
+    async fn order_rewrap(&self, id: &TenantId, to: &KekExpression) -> Result<TenantRow> {
         let row = self.keyring.tenant(id).await?;
         if row.rewrap.as_ref().is_some_and(|order| order.to == *to) {
             return Ok(row);
@@ -84,7 +85,7 @@ impl Admin {
             row.policy = row.policy.clone().wrapped_by(to.clone());
             row.policy.check()?;
             row.rewrap = Some(RewrapOrder { to: to.clone(), epoch: row.epoch + 1, since });
-            Ok(Some((Selector::everything(), Forget::Nothing)))
+            Ok(Some(Decided::quiet(Decision::new("rewrap").with("to", to))))
         })
         .await
     }
@@ -121,7 +122,11 @@ impl Admin {
                 return Ok(None);
             }
             row.rewrap = None;
-            Ok(Some((Selector::everything(), Forget::Nothing)))
+            // Nothing is wrapped as before: a record that says so is one that was put back.
+            row.keks.rewrapped(order.epoch);
+            Ok(Some(Decided::quiet(
+                Decision::new("finish-rewrap").with("to", &order.to).with("ordered-at-epoch", order.epoch),
+            )))
         })
         .await
         .map(|_| ())
@@ -132,7 +137,7 @@ impl Admin {
         let mut hopeless = 0;
         while let Some(page) = pages.next().await? {
             // After the page was read: whatever an order that comes later than this does to its records, the compare-and-set
-            // on their revisions sees.
+            // on their digests sees.
             if !self.is_still_ordered(&row.tenant, order).await? {
                 return Ok(pages.walked);
             }
@@ -154,29 +159,31 @@ impl Admin {
         &self,
         row: &TenantRecord,
         order: &RewrapOrder,
-        page: Vec<KeyRecord>,
+        page: Vec<KeyRow>,
         at_once: usize,
         walked: &mut Walked,
     ) -> Result<()> {
-        let due: Vec<KeyRecord> = page.into_iter().filter(|record| order.is_due(record)).collect();
+        let due: Vec<KeyRow> = page.into_iter().filter(|record| order.is_due(record)).collect();
         if due.is_empty() {
             return Ok(());
         }
         let (waiting, fresh): (Vec<_>, Vec<_>) = due.into_iter().partition(|record| order.is_pending(record));
         let wrapping = fresh.into_iter().map(|record| self.wrap_anew(row, order, record));
         let wrapped = settle(iter(wrapping).buffer_unordered(at_once).collect().await, walked);
-        let written = self.keyring.store.update_keys(&wrapped).await?;
-        let written = wrapped.into_iter().zip(written).filter(|(_, written)| *written).map(|(record, _)| record.key_id);
+        let written = self.keyring.put_keys(&wrapped).await?;
+        let written = wrapped.into_iter().zip(written).filter(|(_, written)| *written).map(|((old, _), _)| old.key_id);
         let waiting = waiting.iter().map(|record| (record.key_id, Wrapped::Earlier));
         let written: Vec<_> = waiting.chain(written.map(|key_id| (key_id, Wrapped::Now))).collect();
         let proving = written.into_iter().map(|(key_id, when)| self.prove_pending(row, order, key_id, when));
         let proven = settle(iter(proving).buffer_unordered(at_once).collect().await, walked);
-        let promoted = self.keyring.store.update_keys(&proven).await?;
+        let promoted = self.keyring.put_keys(&proven).await?;
         walked.done += promoted.iter().filter(|done| **done).count() as u64;
         Ok(())
     }
 
-    async fn wrap_anew(&self, row: &TenantRecord, order: &RewrapOrder, mut record: KeyRecord) -> Result<KeyRecord> {
+    async fn wrap_anew(&self, row: &TenantRecord, order: &RewrapOrder, old: KeyRow) -> Result<(KeyRow, KeyRecord)> {
+        row.check_record(&old)?;
+        let mut record = old.record.clone();
         let context = record.encryption_context()?;
         let inside = match (&record.wrapped, &order.to) {
             (Some(WrappedKey::One(from)), KekExpression::One(to)) => {
@@ -194,8 +201,7 @@ impl Admin {
             self.keyring.wrap(row, &order.to, &context, &data_key).await?
         };
         record.pending = Some(Pending { wrapped, epoch: order.epoch });
-        record.revision += 1;
-        Ok(record)
+        Ok((old, record))
     }
 
     /// Reads the row back, opens every pending wrapping and compares; gives the row with them in the old one's place.
@@ -205,17 +211,19 @@ impl Admin {
         order: &RewrapOrder,
         key_id: KeyId,
         when: Wrapped,
-    ) -> Result<KeyRecord> {
-        let read = self.keyring.store.key(&row.tenant, &key_id).await?;
-        let ours = read.filter(|record| record.key_id == key_id && order.is_pending(record));
-        let Some((mut record, pending)) = ours.and_then(|mut r| r.pending.take().map(|pending| (r, pending))) else {
+    ) -> Result<(KeyRow, KeyRecord)> {
+        let read = self.keyring.key_row(&row.tenant, &key_id).await?;
+        let ours = read.filter(|record| order.is_pending(record)).and_then(|read| {
+            let mut record = read.record.clone();
+            record.pending.take().map(|pending| (read, record, pending))
+        });
+        let Some((read, mut record, pending)) = ours else {
             return Err(Error::new(ErrorKind::Conflict, "another walk is at this record"));
         };
-        if let Err(e) = self.keyring.prove(row, &record, &pending.wrapped).await {
+        if let Err(e) = self.keyring.prove(row, &read, &pending.wrapped).await {
             // A wrapping that gives no key, or another one, never will give it.
             if matches!(e.kind(), ErrorKind::KeyMismatch | ErrorKind::Denied) {
-                record.revision += 1;
-                self.keyring.store.update_keys(std::slice::from_ref(&record)).await?;
+                self.keyring.put_keys(&[(read, record)]).await?;
                 if when == Wrapped::Earlier {
                     return Err(Error::new(ErrorKind::Conflict, "what another walk left is gone; to be wrapped anew"));
                 }
@@ -224,8 +232,7 @@ impl Admin {
         }
         record.wrapped = Some(pending.wrapped);
         record.wrapped_epoch = pending.epoch;
-        record.revision += 1;
-        Ok(record)
+        Ok((read, record))
     }
 }
 
@@ -239,7 +246,7 @@ enum Wrapped {
 }
 
 /// The records that went well; failures are counted, but for lost races and what others left: those are looked at again.
-fn settle(results: Vec<Result<KeyRecord>>, walked: &mut Walked) -> Vec<KeyRecord> {
+fn settle(results: Vec<Result<(KeyRow, KeyRecord)>>, walked: &mut Walked) -> Vec<(KeyRow, KeyRecord)> {
     let mut records = Vec::new();
     for result in results {
         match result {

@@ -1,11 +1,14 @@
 //! Rotation: new data keys before the old ones' time.
 
+use crate::admin::decide::Decided;
 use crate::admin::walk::{Pages, WalkOptions, Walked};
 use crate::admin::{Admin, TRIES, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
 use crate::key::change::Forget;
+use crate::key::floor::{self, Floor};
 use crate::key::id::{KeyId, TenantId};
+use crate::key::journal::{Decision, MAX_ENTRY_KEYS};
 use crate::key::record::KeyRecord;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
@@ -23,12 +26,17 @@ impl Admin {
             let id = TenantId::new(tenant)?;
             let scope = Scope::new(scope)?;
             for _ in 0..TRIES {
-                match self.keyring.rotate(&id, &scope).await {
+                match self.keyring.rotate(&id, &scope, &self.by).await {
                     Err(e) if e.kind() == ErrorKind::Conflict => {}
                     rotated => {
                         let key_id = rotated?;
-                        self.publish(&id, Selector::fields(scope.fields()), Forget::Sealing).await?;
-                        tracing::info!(tenant = %id, %scope, %key_id, "rotated a data key on demand");
+                        let selector = of_scope(&scope);
+                        let decision = Decision::new("rotate").about(&selector).changed([key_id]);
+                        self.change(&id, |_| {
+                            Ok(Some(Decided::forgetting(decision.clone(), &selector, Forget::Sealing)))
+                        })
+                        .await?;
+                        tracing::info!(tenant = %id, %scope, %key_id, actor = self.by.actor(), "rotated a data key on demand");
                         return Ok(key_id);
                     }
                 }
@@ -38,8 +46,9 @@ impl Admin {
         run.await.map_err(|e: Error| explain(e, "rotate", tenant))
     }
 
-    /// Deactivates every Active data key that `selector` covers, as after a compromise: each scope gets a new one with its
-    /// next message. What they sealed still opens. No KMS call. Repeat it after a failure: what is done stays done.
+    /// Deactivates every Active data key that `selector` covers: each scope gets a new one with its next message. What they sealed
+    /// still opens. Hygiene: whoever writes the key store can put a deactivated key's record back; after a compromise use
+    /// [`Self::rotate_after_compromise`]. No KMS call. Repeat it after a failure: what is done stays done.
     ///
     /// # Errors
     /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant` or `Unavailable`.
@@ -47,17 +56,69 @@ impl Admin {
         let run = async {
             let id = TenantId::new(tenant)?;
             selector.check(self.keyring.tenant(&id).await?.policy.scope_fields())?;
+            let mut changed = Vec::new();
             let mut pages = Pages::new(self, &id, options);
             while let Some(page) = pages.next().await? {
                 let now = self.keyring.clock.unix_millis();
                 let due = |r: &KeyRecord| r.state == KeyState::Active && selector.covers_record(r);
-                pages.walked.done += self.update_due(page, due, |r| r.into_state(KeyState::Deactivated, now)).await?;
+                let deactivated =
+                    self.update_due(page, due, |r| r.into_state(KeyState::Deactivated, now, &self.by)).await?;
+                pages.walked.done += deactivated.len() as u64;
+                changed.extend(deactivated);
             }
             let walked = pages.walked;
-            self.publish(&id, selector.clone(), Forget::Sealing).await?;
-            tracing::info!(tenant = %id, %selector, keys = walked.done, "rotated data keys on demand");
+            let decision = Decision::new("rotate-all").about(&selector).with("keys", walked.done);
+            let decision = decision.changed(changed.into_iter().take(MAX_ENTRY_KEYS));
+            self.change(&id, |_| Ok(Some(Decided::forgetting(decision.clone(), &selector, Forget::Sealing)))).await?;
+            tracing::info!(tenant = %id, %selector, keys = walked.done, actor = self.by.actor(), "rotated data keys on demand");
             Ok(walked)
         };
         run.await.map_err(|e: Error| explain(e, "rotate", tenant))
     }
+
+    /// Gives up every data key that `selector` covers and that was made so far: somebody else may know it. None of them seals any
+    /// more, on any node within the revocation bound, whatever the key store shows: the rule stands in the tenant's row.
+    /// Each scope gets a new key with its next message. What they sealed still opens; reseal it. Returns how many Active
+    /// keys the store listed among them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the selector could cover nothing; `Limit` beyond 10 000 such rules that none includes;
+    /// `UnknownTenant` or `Unavailable`.
+    pub async fn rotate_after_compromise(
+        &self,
+        tenant: &str,
+        selector: Selector,
+        options: &WalkOptions,
+    ) -> Result<Walked> {
+        let run = async {
+            let id = TenantId::new(tenant)?;
+            self.change(&id, |row| {
+                selector.check(row.policy.scope_fields())?;
+                let before = row.epoch + 1;
+                floor::add(&mut row.compromised, Floor { selector: selector.clone(), before })?;
+                let decision =
+                    Decision::new("rotate-after-compromise").about(&selector).with("made-before-epoch", before);
+                Ok(Some(Decided::forgetting(decision, &selector, Forget::Sealing)))
+            })
+            .await?;
+            let mut pages = Pages::new(self, &id, options);
+            while let Some(page) = pages.next().await? {
+                let now = self.keyring.clock.unix_millis();
+                let row = self.keyring.tenant(&id).await?;
+                let due = |r: &KeyRecord| r.state == KeyState::Active && row.is_compromised(r);
+                let given_up =
+                    self.update_due(page, due, |r| r.into_state(KeyState::Compromised, now, &self.by)).await?;
+                pages.walked.done += given_up.len() as u64;
+            }
+            let walked = pages.walked;
+            tracing::warn!(tenant = %id, %selector, keys = walked.done, actor = self.by.actor(), "gave up data keys after a compromise");
+            Ok(walked)
+        };
+        run.await.map_err(|e: Error| explain(e, "rotate after compromise", tenant))
+    }
+}
+
+/// The keys of one scope.
+fn of_scope(scope: &Scope) -> Selector {
+    if scope.fields().next().is_none() { Selector::everything() } else { Selector::fields(scope.fields()) }
 }

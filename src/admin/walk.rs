@@ -8,6 +8,7 @@ use crate::admin::Admin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::record::KeyRecord;
+use crate::keyring::rows::KeyRow;
 
 /// How a walk through a tenant's key records goes.
 ///
@@ -140,8 +141,9 @@ impl<'a> Pages<'a> {
         Self { admin, tenant, options, pace: options.pace(admin.now()), current: None, walked }
     }
 
-    /// Finishes the page before, waits if the walk is too fast, and reads the next one.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<KeyRecord>>> {
+    /// Finishes the page before, waits if the walk is too fast, and reads the next one. A row that is not authentic, or does not
+    /// read, is counted as failed and passed over.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<KeyRow>>> {
         if let Some((last, records)) = self.current.take() {
             self.walked.after = Some(last);
             self.walked.seen += records;
@@ -150,9 +152,23 @@ impl<'a> Pages<'a> {
             }
             self.pace.wait(self.walked.done + self.walked.failed, self.admin.now()).await;
         }
-        let page = self.admin.keyring.store.keys(self.tenant, self.walked.after.as_ref(), self.options.page).await?;
-        self.current = page.last().map(|last| (last.key_id, page.len() as u64));
-        Ok(if page.is_empty() { None } else { Some(page) })
+        let keyring = &self.admin.keyring;
+        let listed = keyring.store.keys(self.tenant, self.walked.after.as_ref(), self.options.page).await?;
+        self.current = listed.last().map(|(last, _)| (*last, listed.len() as u64));
+        if listed.is_empty() {
+            return Ok(None);
+        }
+        let mut page = Vec::with_capacity(listed.len());
+        for (key_id, bytes) in &listed {
+            match keyring.verified_key(self.tenant, key_id, bytes).await {
+                Ok(row) => page.push(row),
+                Err(e) => {
+                    tracing::warn!(tenant = %self.tenant, %key_id, error = %e, "a key record is passed over");
+                    self.walked.fail(e);
+                }
+            }
+        }
+        Ok(Some(page))
     }
 }
 
@@ -178,26 +194,34 @@ const TRIES: usize = 8;
 
 impl Admin {
     /// Changes the records of a page that are `due`, by compare-and-set; those that others changed meanwhile are read again.
+    /// Returns the ids of those that it changed.
     pub(crate) async fn update_due(
         &self,
-        page: Vec<KeyRecord>,
+        page: Vec<KeyRow>,
         due: impl Fn(&KeyRecord) -> bool + Send,
         change: impl Fn(KeyRecord) -> KeyRecord + Send,
-    ) -> Result<u64> {
-        let mut done = 0;
-        let mut records = page;
+    ) -> Result<Vec<KeyId>> {
+        let mut done = Vec::new();
+        let mut rows = page;
         for _ in 0..TRIES {
-            let changed: Vec<KeyRecord> = records.into_iter().filter(&due).map(&change).collect();
+            let changed: Vec<(KeyRow, KeyRecord)> = rows
+                .into_iter()
+                .filter(|row| due(row))
+                .map(|row| {
+                    let next = change(row.record.clone());
+                    (row, next)
+                })
+                .collect();
             if changed.is_empty() {
                 return Ok(done);
             }
-            let written = self.keyring.store.update_keys(&changed).await?;
-            records = Vec::new();
-            for (record, written) in changed.iter().zip(written) {
+            let written = self.keyring.put_keys(&changed).await?;
+            rows = Vec::new();
+            for ((row, _), written) in changed.iter().zip(written) {
                 if written {
-                    done += 1;
+                    done.push(row.key_id);
                 } else {
-                    records.extend(self.keyring.store.key(&record.tenant, &record.key_id).await?);
+                    rows.extend(self.keyring.key_row(&row.tenant, &row.key_id).await?);
                 }
             }
         }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Most messages a writer seals under one prefix (FORMAT.md, "Collision bound").
+/// Most messages a writer seals under one prefix (FORMAT.md, "Nonces and bounds").
 pub(crate) const MAX_LOT: u64 = if cfg!(all(test, shuttle)) { 4 } else { 1 << 16 };
 
-/// Most messages one data key seals (FORMAT.md, "Collision bound").
+/// Most messages one data key seals (FORMAT.md, "Nonces and bounds").
 pub(crate) const MAX_MESSAGES: u64 = 1 << 40;
 
 /// How many more messages a data key may seal in this process. Writers draw lots from it and count those down by themselves;

@@ -9,11 +9,12 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::crypto::aead::{AeadKey, Algorithm, Backend, NONCE_LEN, Refused, TAG_LEN};
+use crate::crypto::generation::{self, Generation};
 use crate::crypto::kdf;
 use crate::crypto::random;
 use crate::crypto::secret::Secret;
 use crate::crypto::suite::Suite;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a salt.
 pub(crate) const SALT_LEN: usize = 24;
@@ -73,11 +74,17 @@ fn backend_failed() -> Error {
     Error::limit("the cipher backend refused a key")
 }
 
-/// What seals one file. It has no `Clone`; who seals with it must give every chunk number once (`format::chunk` does).
+fn backend_refused() -> Error {
+    Error::limit("the cipher backend refused to seal a chunk")
+}
+
+/// What seals one file. It has no `Clone`; who seals with it must give every chunk number once (`format::chunk` does). It is of no
+/// use to a copy of the process, which would seal other chunks under the same numbers.
 pub(crate) struct SealKey {
     cipher: ChunkCipher,
     salt: [u8; SALT_LEN],
     commitment: [u8; COMMITMENT_LEN],
+    generation: Generation,
 }
 
 impl SealKey {
@@ -86,9 +93,10 @@ impl SealKey {
     /// # Errors
     /// `Unavailable` if the operating system gives no randomness.
     pub(crate) fn draw(backend: Backend, suite: Suite, input_key: &Secret<32>, context: &[u8]) -> Result<Self> {
+        let generation = generation::current()?;
         let mut salt = [0; SALT_LEN];
         random::from_os(&mut salt)?;
-        Self::under(backend, suite, input_key, salt, context)
+        Self::under(backend, suite, input_key, salt, context, generation)
     }
 
     /// Under a salt of the caller's: for vectors only.
@@ -100,7 +108,7 @@ impl SealKey {
         salt: [u8; SALT_LEN],
         context: &[u8],
     ) -> Result<Self> {
-        Self::under(backend, suite, input_key, salt, context)
+        Self::under(backend, suite, input_key, salt, context, generation::current()?)
     }
 
     fn under(
@@ -109,9 +117,10 @@ impl SealKey {
         input_key: &Secret<32>,
         salt: [u8; SALT_LEN],
         context: &[u8],
+        generation: Generation,
     ) -> Result<Self> {
         let (cipher, commitment) = ChunkCipher::derive(backend, suite, input_key, &salt, context)?;
-        Ok(Self { cipher, salt, commitment })
+        Ok(Self { cipher, salt, commitment, generation })
     }
 
     pub(crate) fn salt(&self) -> &[u8; SALT_LEN] {
@@ -122,20 +131,33 @@ impl SealKey {
         &self.commitment
     }
 
-    /// Encrypts the chunk numbered `chunk` from one place to another and returns its tag.
-    pub(crate) fn seal_from(
-        &self,
-        chunk: u64,
-        from: &[u8],
-        to: &mut [u8],
-        tag: &mut [u8; TAG_LEN],
-    ) -> Result<(), Refused> {
-        self.cipher.aead.seal_from(&self.cipher.nonce(chunk), &[], from, to, tag)
+    /// Encrypts the chunk numbered `chunk` from one place to another and writes its tag.
+    ///
+    /// # Errors
+    /// As [`Self::seal`]'s.
+    pub(crate) fn seal_from(&self, chunk: u64, from: &[u8], to: &mut [u8], tag: &mut [u8; TAG_LEN]) -> Result<()> {
+        let nonce = self.nonce(chunk)?;
+        self.cipher.aead.seal_from(&nonce, &[], from, to, tag).map_err(|Refused| backend_refused())
     }
 
-    /// Encrypts the chunk numbered `chunk` in place and returns its tag. "The AEAD's AAD is not used and MUST be empty."
-    pub(crate) fn seal(&self, chunk: u64, in_out: &mut [u8], tag: &mut [u8; TAG_LEN]) -> Result<(), Refused> {
-        self.cipher.aead.seal(&self.cipher.nonce(chunk), &[], in_out, tag)
+    /// Encrypts the chunk numbered `chunk` in place and writes its tag. "The AEAD's AAD is not used and MUST be empty."
+    ///
+    /// # Errors
+    /// `Unavailable` if the generation in which the salt was drawn has ended; `Limit` if the backend refuses.
+    pub(crate) fn seal(&self, chunk: u64, in_out: &mut [u8], tag: &mut [u8; TAG_LEN]) -> Result<()> {
+        let nonce = self.nonce(chunk)?;
+        self.cipher.aead.seal(&nonce, &[], in_out, tag).map_err(|Refused| backend_refused())
+    }
+
+    fn nonce(&self, chunk: u64) -> Result<[u8; NONCE_LEN]> {
+        if self.generation.is_current() {
+            return Ok(self.cipher.nonce(chunk));
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the process was forked or reseeded since the file's sealer was made, and its parent or another copy may seal \
+             under the same salt; seal the file again from its start",
+        ))
     }
 }
 
@@ -234,6 +256,26 @@ mod tests {
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 assert!(!verified(&flipped, b"context"));
             }
+        }
+    }
+
+    #[test]
+    fn a_salt_of_another_generation_seals_nothing() {
+        generation::tests::in_its_own_process("crypto::chunked::tests::salts_by_generation");
+    }
+
+    #[test]
+    #[ignore = "the process that the test above starts"]
+    fn salts_by_generation() {
+        for suite in Suite::ALL {
+            let key = SealKey::draw(Backend::DEFAULT, suite, &input(), b"c").unwrap();
+            let (mut text, mut tag) = (*b"hello", [0; TAG_LEN]);
+            key.seal(0, &mut text, &mut tag).unwrap();
+            generation::tests::advance();
+            let mut to = [0; 5];
+            let refused = [key.seal_from(1, b"again", &mut to, &mut tag), key.seal(1, &mut text, &mut tag)];
+            assert_eq!(refused.map(|sealed| sealed.map_err(|e| e.kind())), [Err(ErrorKind::Unavailable); 2]);
+            assert_eq!(to, [0; 5]);
         }
     }
 }

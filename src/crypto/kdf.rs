@@ -1,9 +1,11 @@
-//! Key derivation: HKDF-Expand with SHA-512 (RFC 5869 section 2.3), and what strongroom derives from a data key.
+//! Key derivation: HKDF with SHA-512 (RFC 5869), whole, and what strongroom derives from a data key with it.
 //!
-//! The `hkdf` crate refuses pseudorandom keys shorter than the hash (64 bytes for SHA-512), while both our data keys and
-//! c2sp.org/chunked-encryption use 32 uniformly random bytes. So the Expand step stands here, over the `hmac` crate, and
-//! is checked against Wycheproof's HKDF vectors.
+//! Everything but files' chunks is derived by extract and expand, so that the HKDF of any language's library does it.
+//! [`expand`] alone stands here for c2sp.org/chunked-encryption (`crypto/chunked.rs`), which asks for it with a pseudorandom
+//! key of 32 bytes, and for nothing else: the `hkdf` crate refuses pseudorandom keys shorter than the hash, 64 bytes. Both are
+//! checked against Wycheproof's HKDF vectors.
 
+use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha512;
 use zeroize::Zeroize;
@@ -16,12 +18,28 @@ use crate::error::{Error, Result};
 /// Bytes of one HMAC-SHA-512 output block.
 const BLOCK: usize = 64;
 
-/// HKDF-Expand-SHA-512: `T(i) = HMAC(prk, T(i-1) || info || i)`, concatenated and cut to `okm`'s length.
+const TOO_LONG: &str = "HKDF-Expand gives at most 255 blocks of 64 bytes";
+
+/// HKDF-SHA-512, extract and expand, of the concatenation of `info`.
+///
+/// # Errors
+/// `Limit` if more than 255 blocks (16 320 bytes) are asked for, as RFC 5869 says.
+pub(crate) fn hkdf(salt: &[u8], ikm: &[u8], info: &[&[u8]], okm: &mut [u8]) -> Result<()> {
+    // The pseudorandom key and HMAC's states, as good as the key, are moved about by value.
+    let derive = || {
+        let (mut prk, hkdf) = Hkdf::<Sha512>::extract(Some(salt), ikm);
+        prk.as_mut_slice().zeroize();
+        hkdf.expand_multi_info(info, okm)
+    };
+    stack::swept(Depth::Derivation, derive).map_err(|_| Error::limit(TOO_LONG))
+}
+
+/// HKDF-Expand-SHA-512 alone: `T(i) = HMAC(prk, T(i-1) || info || i)`, concatenated and cut to `okm`'s length.
 ///
 /// # Errors
 /// `Limit` if more than 255 blocks (16 320 bytes) are asked for, as RFC 5869 says.
 pub(crate) fn expand(prk: &[u8], info: &[&[u8]], okm: &mut [u8]) -> Result<()> {
-    // HMAC's states, as good as the key, and its output are moved about by value.
+    // As for `hkdf`.
     stack::swept(Depth::Derivation, || expand_here(prk, info, okm))
 }
 
@@ -31,8 +49,7 @@ fn expand_here(prk: &[u8], info: &[&[u8]], okm: &mut [u8]) -> Result<()> {
     };
     let mut previous: Option<[u8; BLOCK]> = None;
     for (i, part) in okm.chunks_mut(BLOCK).enumerate() {
-        let counter =
-            u8::try_from(i + 1).map_err(|_| Error::limit("HKDF-Expand gives at most 255 blocks of 64 bytes"))?;
+        let counter = u8::try_from(i + 1).map_err(|_| Error::limit(TOO_LONG))?;
         let mut mac = keyed.clone();
         if let Some(t) = &previous {
             mac.update(t);
@@ -56,14 +73,12 @@ fn expand_here(prk: &[u8], info: &[&[u8]], okm: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// What a derived key is for. Separate labels, so that no derived key says anything about another (FORMAT.md, "Keys
-/// derived from a data key").
+/// What is derived from a data key for a suite, and bound to nothing else. Separate labels, so that no derived key says anything
+/// about another (FORMAT.md, "Keys derived from a data key").
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The 32-byte public name of the data key, which commits to it.
     KeyId,
-    /// The XAES-256-GCM or XChaCha20-Poly1305 key of messages.
-    Message,
     /// The chunked-encryption input key of files.
     File,
 }
@@ -72,7 +87,6 @@ impl Purpose {
     const fn name(self) -> &'static str {
         match self {
             Self::KeyId => "/key-id",
-            Self::Message => "/message",
             Self::File => "/file",
         }
     }
@@ -80,8 +94,12 @@ impl Purpose {
 
 /// Derives the 32 bytes for `purpose` from a data key.
 pub(crate) fn derive(data_key: &DataKey, suite: Suite, purpose: Purpose) -> Result<Secret<32>> {
-    let info = ["strongroom/v1/", suite.name(), purpose.name()].map(str::as_bytes);
-    Secret::filled_by(|into| expand(data_key.expose(), &info, into))
+    derive_labelled(data_key, &["strongroom/v1/", suite.name(), purpose.name()].map(str::as_bytes))
+}
+
+/// Derives the 32 bytes for an `info` that starts with a label of its own from a data key.
+pub(crate) fn derive_labelled(data_key: &DataKey, info: &[&[u8]]) -> Result<Secret<32>> {
+    Secret::filled_by(|into| hkdf(&[], data_key.expose(), info, into))
 }
 
 #[cfg(test)]
@@ -94,16 +112,22 @@ mod tests {
         let key = DataKey::take(&mut b"0123456789abcdef0123456789abcdef".to_vec()).unwrap();
         let mut seen = HashSet::new();
         for suite in Suite::ALL {
-            for purpose in [Purpose::KeyId, Purpose::Message, Purpose::File] {
+            for purpose in [Purpose::KeyId, Purpose::File] {
                 assert!(seen.insert(*derive(&key, suite, purpose).unwrap().expose()));
             }
+        }
+        for label in [&b"strongroom/v1/message"[..], b"strongroom/v1/"] {
+            assert!(seen.insert(*derive_labelled(&key, &[label]).unwrap().expose()));
         }
         assert!(!seen.contains(key.expose()));
     }
 
     #[test]
     fn length_limit_of_rfc_5869() {
-        assert!(expand(&[1; 32], &[], &mut [0; 255 * 64]).is_ok());
-        assert!(expand(&[1; 32], &[], &mut [0; 255 * 64 + 1]).is_err());
+        for derive in [|okm: &mut [u8]| expand(&[1; 32], &[], okm), |okm: &mut [u8]| hkdf(&[], &[1; 32], &[], okm)] {
+            assert!(derive(&mut [0; 255 * 64]).is_ok());
+            let refused = derive(&mut [0; 255 * 64 + 1]).err().map(|e| e.kind());
+            assert_eq!(refused, Some(crate::error::ErrorKind::Limit));
+        }
     }
 }

@@ -14,7 +14,9 @@ pub(crate) fn tag(key: &Secret<32>, parts: &[&[u8]]) -> [u8; TAG_LEN] {
     let mut tag = [0; TAG_LEN];
     // HMAC takes keys of any length: nothing here is refused.
     if let Ok(mut mac) = <Hmac<Sha512> as KeyInit>::new_from_slice(key.expose()) {
-        parts.iter().for_each(|part| mac.update(part));
+        for part in parts {
+            mac.update(part);
+        }
         let whole = mac.finalize().into_bytes();
         for (to, from) in tag.iter_mut().zip(whole.iter()) {
             *to = *from;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::crypto::aead::{self, AeadKey, Algorithm, Backend, Refused, TAG_LEN};
 use crate::crypto::allotment::{Budget, Lot};
+use crate::crypto::generation;
 use crate::crypto::random;
 use crate::crypto::reader_keys::{ReaderKeys, Recent};
 use crate::crypto::secret::Secret;
 use crate::crypto::stack::{self, Depth};
 use crate::crypto::suite::Suite;
-use crate::crypto::writer::{PREFIX_LIFE, Writer};
+use crate::crypto::writer::{PREFIX_BYTES, PREFIX_LIFE, Writer};
 use crate::crypto::xaes::{self, XaesKey};
 use crate::error::{Error, Result};
 
@@ -94,10 +95,10 @@ impl MessageCipher {
         to: &mut [u8],
         tag: &mut [u8; TAG_LEN],
     ) -> Result<(), SealFailure> {
-        let admitted = hand.writer.as_mut().is_some_and(|writer| writer.admits(now));
+        let admitted = hand.writer.as_mut().is_some_and(|writer| writer.admits(now, from.len()));
         let writer = match &hand.writer {
             Some(writer) if admitted => writer,
-            _ => self.redraw(&mut hand.writer, now)?,
+            _ => self.redraw(&mut hand.writer, now, from.len())?,
         };
         debug_assert!(writer.lot.is_of(&self.budget), "a hand of another key");
         self.seal_by(writer, aad, nonce, from, to, tag)
@@ -117,14 +118,14 @@ impl MessageCipher {
             (Construction::Xaes(_), Some(key)) => {
                 let (prefix, rest) = xaes::split_mut(nonce)?;
                 *prefix = writer.prefix;
-                random::fill_public(rest)?;
+                random::fill_public(rest, writer.generation)?;
                 key.seal_from(rest, aad, from, to, tag)
             }
             (Construction::Xaes(_), None) => Err(Refused),
             (Construction::XChaCha { backend, key }, _) => {
                 let (first, second) = xaes::split_mut(nonce)?;
-                random::fill_public(first)?;
-                random::fill_public(second)?;
+                random::fill_public(first, writer.generation)?;
+                random::fill_public(second, writer.generation)?;
                 let seal = || {
                     let (key, inner) = xchacha(*backend, key, nonce)?;
                     key.seal_from_unswept(&inner, aad, from, to, tag)
@@ -135,17 +136,20 @@ impl MessageCipher {
         Ok(sealed?)
     }
 
-    /// Puts a new writer in place, with one message of its lot already taken. The old one's lot goes back first.
+    /// Puts a new writer in place, with one message of `len` bytes already counted. The old one's lot goes back first.
     #[cold]
-    fn redraw<'w>(&self, place: &'w mut Option<Writer>, now: Duration) -> Result<&'w Writer, SealFailure> {
+    fn redraw<'w>(&self, place: &'w mut Option<Writer>, now: Duration, len: usize) -> Result<&'w Writer, SealFailure> {
         *place = None;
         let mut writer = self.new_writer(now, self.budget.draw().ok_or(SealFailure::Spent)?)?;
-        // A fresh lot has at least one.
-        writer.lot.take_one();
+        // A fresh lot has at least one message, and a prefix room for the longest.
+        if !writer.admits(now, len) {
+            return Err(cipher_failed().into());
+        }
         Ok(place.insert(writer))
     }
 
     fn new_writer(&self, now: Duration, lot: Lot) -> Result<Writer, SealFailure> {
+        let generation = generation::current()?;
         let mut prefix = [0; xaes::PREFIX_LEN];
         let key = match &self.construction {
             Construction::Xaes(xaes) => {
@@ -154,7 +158,7 @@ impl MessageCipher {
             }
             Construction::XChaCha { .. } => None,
         };
-        Ok(Writer { prefix, key, lot, retires: now + PREFIX_LIFE })
+        Ok(Writer { prefix, key, lot, generation, bytes: PREFIX_BYTES, retires: now + PREFIX_LIFE })
     }
 
     /// Verifies and decrypts `in_out` in place. A `hand` has served no other cipher; without one, the reader keys that all
@@ -306,6 +310,17 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_that_has_no_room_for_a_message_is_drawn_anew() {
+        let (cipher, mut hand) = (cipher(Suite::Aes256Gcm, MAX_MESSAGES), Hand::default());
+        let first = prefix_of(seal(&cipher, &mut hand, NOW).unwrap());
+        let left = |hand: &mut Hand| std::mem::replace(&mut hand.writer.as_mut().unwrap().bytes, 9);
+        assert_eq!(left(&mut hand), PREFIX_BYTES - 5);
+        assert_eq!(prefix_of(seal(&cipher, &mut hand, NOW).unwrap()), first);
+        assert_ne!(prefix_of(seal(&cipher, &mut hand, NOW).unwrap()), first, "4 bytes are too few for 5");
+        assert_eq!(left(&mut hand), PREFIX_BYTES - 5);
+    }
+
+    #[test]
     fn nonces_do_not_repeat_and_the_budget_is_exact() {
         for suite in Suite::ALL {
             let (cipher, mut hands) = (cipher(suite, 1_000), [Hand::default(), Hand::default()]);
@@ -354,6 +369,29 @@ mod tests {
                 assert_eq!(cipher.open(None, &nonce, &[], &mut text, &tag), Err(Refused));
                 assert_eq!(text, [0; 16]);
             }
+        }
+    }
+
+    #[test]
+    fn a_prefix_of_another_generation_is_not_used() {
+        generation::tests::in_its_own_process("crypto::message::tests::prefixes_by_generation");
+    }
+
+    #[test]
+    #[ignore = "the process that the test above starts"]
+    fn prefixes_by_generation() {
+        for suite in Suite::ALL {
+            let (cipher, mut hand) = (cipher(suite, 1_000), Hand::default());
+            let mut prefixes = HashSet::new();
+            for generation in 1..=3 {
+                let nonces: Vec<_> = (0..20).map(|_| seal(&cipher, &mut hand, NOW).unwrap()).collect();
+                prefixes.extend(nonces.into_iter().map(prefix_of));
+                // The second suite's nonces are random from end to end.
+                assert_eq!(prefixes.len(), if suite == Suite::Aes256Gcm { generation } else { 20 * generation });
+                generation::tests::advance();
+            }
+            // What the ended writers' lots left went back.
+            assert_eq!(std::iter::from_fn(|| seal(&cipher, &mut hand, NOW)).count(), 940);
         }
     }
 }

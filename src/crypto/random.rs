@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, SeedableRng, TryRng};
 
+use crate::crypto::generation::Generation;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Fills `into` from the operating system's generator.
@@ -31,6 +32,8 @@ const DRAWS_A_SEED: u32 = 256;
 struct Drawn {
     halves: Cell<[[u8; 12]; DRAWN]>,
     left: Cell<usize>,
+    /// In which they were drawn and the generator was seeded.
+    generation: Cell<Option<Generation>>,
     /// And for how many draws more its seed serves. Not [`rand::rng`], which panics where the operating system gives no seed.
     generator: RefCell<Option<(StdRng, u32)>>,
 }
@@ -38,31 +41,37 @@ struct Drawn {
 /// Fills `half` of a nonce with random bytes that are no secret, from the thread's generator. In place: handing twelve bytes
 /// on by value goes through the stack in unaligned pieces, which the processor waits for.
 ///
-/// The generator is not seeded anew by `fork`: a process that forks must not seal in both halves (SECURITY.md).
+/// `generation` is the current one: of what was drawn in another, and of the generator of then, nothing is used.
 ///
 /// # Errors
 /// `Unavailable` if the operating system gives no seed when the thread needs one, or the thread is ending.
 #[inline]
-pub(crate) fn fill_public(half: &mut [u8; 12]) -> Result<()> {
+pub(crate) fn fill_public(half: &mut [u8; 12], generation: Generation) -> Result<()> {
     thread_local! {
         static DRAWN_BY_THREAD: Drawn = const { Drawn::none() };
     }
-    DRAWN_BY_THREAD.try_with(|drawn| drawn.take(SysRng, half)).map_err(none_given)?
+    DRAWN_BY_THREAD.try_with(|drawn| drawn.take(SysRng, generation, half)).map_err(none_given)?
 }
 
 impl Drawn {
     const fn none() -> Self {
-        Self { halves: Cell::new([[0; 12]; DRAWN]), left: Cell::new(0), generator: RefCell::new(None) }
+        Self {
+            halves: Cell::new([[0; 12]; DRAWN]),
+            left: Cell::new(0),
+            generation: Cell::new(None),
+            generator: RefCell::new(None),
+        }
     }
 
     #[inline]
-    fn take<E>(&self, seeds: impl TryRng<Error = E>, half: &mut [u8; 12]) -> Result<()>
+    fn take<E>(&self, seeds: impl TryRng<Error = E>, generation: Generation, half: &mut [u8; 12]) -> Result<()>
     where
         E: std::error::Error + Send + Sync + 'static,
     {
         let left = self.left.get().wrapping_sub(1);
-        let Some(drawn) = self.halves.as_array_of_cells().get(left) else {
-            return self.draw(seeds, half);
+        let drawn = self.halves.as_array_of_cells().get(left);
+        let Some(drawn) = drawn.filter(|_| self.generation.get() == Some(generation)) else {
+            return self.draw(seeds, generation, half);
         };
         self.left.set(left);
         *half = drawn.get();
@@ -71,11 +80,15 @@ impl Drawn {
 
     /// Draws halves anew and gives the last one. All at once: asked for one by one they cost twice as much.
     #[cold]
-    fn draw<E>(&self, mut seeds: impl TryRng<Error = E>, half: &mut [u8; 12]) -> Result<()>
+    fn draw<E>(&self, mut seeds: impl TryRng<Error = E>, generation: Generation, half: &mut [u8; 12]) -> Result<()>
     where
         E: std::error::Error + Send + Sync + 'static,
     {
         let mut seeded = self.generator.try_borrow_mut().map_err(none_given)?;
+        if self.generation.replace(Some(generation)) != Some(generation) {
+            self.left.set(0);
+            *seeded = None;
+        }
         let (generator, draws) = match &mut *seeded {
             Some((generator, draws @ 1..)) => (generator, draws),
             spent => {
@@ -97,13 +110,14 @@ impl Drawn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::generation;
     use std::collections::HashSet;
 
     #[test]
     fn no_half_of_a_nonce_is_given_twice_on_any_thread() {
         let one = || {
             let mut half = [0; 12];
-            fill_public(&mut half).unwrap();
+            fill_public(&mut half, generation::current().unwrap()).unwrap();
             half
         };
         let draw = move || (0..10 * DRAWN).map(|_| one()).collect::<Vec<_>>();
@@ -139,17 +153,41 @@ mod tests {
     #[test]
     fn without_a_seed_there_is_an_error_and_no_nonce_is_given_again() {
         let (drawn, mut seeds, mut seen) = (Drawn::none(), Gives(0), HashSet::new());
-        let mut half = [0; 12];
+        let (mut half, now) = ([0; 12], generation::current().unwrap());
         for seeded in 1..=3 {
             for _ in 0..2 {
-                let refused = drawn.take(&mut seeds, &mut half).map_err(|e| e.kind());
+                let refused = drawn.take(&mut seeds, now, &mut half).map_err(|e| e.kind());
                 assert_eq!(refused, Err(ErrorKind::Unavailable));
             }
             seeds.0 = 1;
             // A seed serves for its draws and not for one more.
             let served = DRAWN * DRAWS_A_SEED as usize;
-            seen.extend((0..served).map(|_| drawn.take(&mut seeds, &mut half).map(|()| half).unwrap()));
+            seen.extend((0..served).map(|_| drawn.take(&mut seeds, now, &mut half).map(|()| half).unwrap()));
             assert_eq!((seen.len(), seeds.0), (seeded * served, 0));
         }
+    }
+
+    #[test]
+    fn what_was_drawn_in_another_generation_is_not_used() {
+        generation::tests::in_its_own_process("crypto::random::tests::draws_by_generation");
+    }
+
+    #[test]
+    #[ignore = "the process that the test above starts"]
+    fn draws_by_generation() {
+        let (drawn, mut seeds, mut half) = (Drawn::none(), Gives(1), [0; 12]);
+        let mut take = |seeds: &mut Gives| {
+            let now = generation::current().unwrap();
+            drawn.take(seeds, now, &mut half).map(|()| half).map_err(|e| e.kind())
+        };
+        let before = take(&mut seeds).unwrap();
+        generation::tests::advance();
+        // Halves drawn ahead, and a seed that has hardly served: neither is left, and there is no error once only.
+        for _ in 0..2 {
+            assert_eq!(take(&mut seeds), Err(ErrorKind::Unavailable));
+        }
+        seeds.0 = 1;
+        let after: Vec<_> = (0..2 * DRAWN).map(|_| take(&mut seeds).unwrap()).collect();
+        assert!(!after.contains(&before) && seeds.0 == 0);
     }
 }

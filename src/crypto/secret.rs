@@ -140,6 +140,7 @@ impl Plaintext {
     }
 
     /// Puts `bytes` behind what is there, which mostly is nothing.
+    #[inline]
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }

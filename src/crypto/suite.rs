@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 /// A cipher suite. It is a property of the data key: the key id commits to it, and the envelope's suite byte must equal
 /// the record's. There is no negotiation and no fallback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Suite {
     /// Messages: XAES-256-GCM; files: Cobblestone-256. For machines with AES instructions (nearly all servers).
     #[default]
+    #[serde(rename = "aes-256-gcm")]
     Aes256Gcm,
     /// Messages: XChaCha20-Poly1305; files: chunked encryption with `AEAD_CHACHA20_POLY1305`. For machines without.
+    #[serde(rename = "chacha20-poly1305")]
     ChaCha20Poly1305,
 }
 

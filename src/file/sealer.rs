@@ -27,6 +27,9 @@ use crate::format::stream::StreamSealer;
 /// fn fork(sealer: &strongroom::FileSealer) -> strongroom::FileSealer { sealer.clone() }
 /// ```
 ///
+/// In a process that is forked off ([`HotScope`](crate::HotScope)), and after [`Strongroom::reseed`](crate::Strongroom::reseed),
+/// sealers and writers made before seal nothing more: they say `Unavailable`, and the file has to be sealed from its start.
+///
 /// A sealed file is longer than its plaintext by 99 bytes, the region's name, and 16 bytes for each started 16 KiB.
 pub struct FileSealer {
     head: FileHead,
@@ -55,7 +58,7 @@ impl FileSealer {
     /// Seals a file that is wholly in memory.
     ///
     /// # Errors
-    /// `Limit` if the sealed file does not fit into memory.
+    /// `Limit` if the sealed file does not fit into memory; `Unavailable` in a copy of the process.
     pub fn seal_bytes(self, plaintext: &[u8]) -> Result<Vec<u8>> {
         let sealed_len = self.layout().sealed_len(plaintext.len() as u64)?;
         let sealed_len = usize::try_from(sealed_len).map_err(|_| Error::limit("the file does not fit into memory"))?;
@@ -68,7 +71,7 @@ impl FileSealer {
     /// ([`FileLayout::sealed_len`]).
     ///
     /// # Errors
-    /// `InvalidArgument` if it has not.
+    /// `InvalidArgument` if it has not; `Unavailable` in a copy of the process.
     pub fn seal_bytes_into(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
         if self.layout().sealed_len(plaintext.len() as u64)? != out.len() as u64 {
             return Err(Error::invalid("the buffer has another length than the sealed file"));

@@ -1,185 +1,101 @@
-//! What an envelope is bound to besides its key: a label, its header, the tenant and the canonical context. Messages use
-//! it as the AEAD's associated data, files as the context of chunked encryption; the label tells them apart.
+//! The associated data of messages: the canonical context of their own fields alone. All else that a message is bound to is
+//! bound by its key (`format/binding.rs`).
 
-use arrayvec::ArrayVec;
+use crate::error::Result;
+use crate::format::context::{Canonical, CanonicalFields, Field};
 
-use crate::error::{Error, Result};
-use crate::format::context::{CanonicalFields, Field, MAX_CONTEXT, Places, Sorted, sorted, write_again};
-use crate::format::header::{KEY_ID_LEN, MAX_REGION};
-use crate::format::writer::put_short;
-
-/// Most bytes of a tenant's name.
-pub const MAX_TENANT: u8 = 64;
-
-/// Most bytes of a label.
-const MAX_LABEL: usize = 21;
-
-/// Most bytes of associated data: label, header, tenant and context.
-pub(crate) const MAX_LEN: usize = MAX_LABEL + 3 + MAX_REGION + KEY_ID_LEN + 1 + MAX_TENANT as usize + MAX_CONTEXT;
-
-/// What all envelopes of one kind, tenant and scope under one data key are bound to.
-pub(crate) struct Binding {
-    /// Label, header, tenant and the canonical context of the scope alone.
-    bytes: Box<[u8]>,
-    /// Bytes of the label.
-    label: usize,
-    /// Bytes of label and header.
-    header_end: usize,
-}
-
-impl Binding {
-    /// # Errors
-    /// `Limit` if the tenant's name has more than 64 bytes.
-    pub(crate) fn new(label: &[u8], header: &[u8], tenant: &str, scope: &CanonicalFields) -> Result<Self> {
-        let mut bytes = [label, header].concat();
-        put_short(&mut bytes, tenant.as_bytes(), MAX_TENANT, "a tenant's name has at most 64 bytes")?;
-        bytes.extend_from_slice(&scope.to_bytes());
-        Ok(Self { bytes: bytes.into(), label: label.len(), header_end: label.len() + header.len() })
-    }
-
-    /// The same under another label.
-    pub(crate) fn labelled(&self, label: &[u8]) -> Self {
-        let bytes = [label, self.bytes.get(self.label..).unwrap_or_default()].concat();
-        let header_end = self.header_end + label.len() - self.label;
-        Self { bytes: bytes.into(), label: label.len(), header_end }
-    }
-
-    /// The header that every envelope of this kind starts with or carries; it names suite, region and key id.
-    pub(crate) fn header(&self) -> &[u8] {
-        self.bytes.get(self.label..self.header_end).unwrap_or_default()
-    }
-
-    /// Runs `work` on the associated data of one envelope: with the fields of `context` besides those of `scope`, which is
-    /// the one this was made with. `previous`, if there is one, was used with no other binding.
-    ///
-    /// Without one it stands on the stack, in room for the longest, of which nothing is cleared.
-    ///
-    /// # Errors
-    /// As the canonical context's.
-    #[inline]
-    pub(crate) fn with<R, E: From<Error>>(
-        &self,
-        scope: &CanonicalFields,
-        context: &[Field<'_>],
-        previous: Option<&mut Previous>,
-        work: impl FnOnce(&[u8]) -> Result<R, E>,
-    ) -> Result<R, E> {
-        // One call of `work`, so that it becomes a part of this.
-        let mut stack;
-        let bytes: &[u8] = if context.is_empty() {
-            &self.bytes
-        } else if let Some(previous) = previous {
-            if !write_again(&mut previous.bytes, &previous.places, context) {
-                self.write_anew(scope, context, previous)?;
-            }
-            &previous.bytes
-        } else {
-            stack = ArrayVec::<u8, MAX_LEN>::new();
-            let mut room = Sorted::new();
-            let context = sorted(context, &mut room)?;
-            scope.write_with(context, &self.bytes, &mut stack, &mut Places::new())?;
-            &stack
-        };
-        work(bytes)
-    }
-
-    #[cold]
-    fn write_anew(&self, scope: &CanonicalFields, context: &[Field<'_>], into: &mut Previous) -> Result<()> {
-        into.bytes.clear();
-        into.places.clear();
-        let (mut room, mut places) = (Sorted::new(), Places::new());
-        let in_order = sorted(context, &mut room)?;
-        scope.write_with(in_order, &self.bytes, &mut into.bytes, &mut places)?;
-        if std::ptr::eq(in_order, context) {
-            into.places = places;
-        }
-        Ok(())
-    }
-}
-
-/// The associated data of the message before under the same binding. The next message mostly has the same fields in the same
-/// order, with values of the same lengths; then only the values are written.
+/// The associated data of the message before, of the same scope. The next message mostly has the same fields in the same order,
+/// with values as long; then only the values are written, and nothing is checked again that was checked before.
 #[derive(Default)]
-pub(crate) struct Previous {
-    bytes: Vec<u8>,
-    /// Where the message's own fields stand. None if it cannot be written over.
-    places: Places,
+pub(crate) struct Previous(Vec<u8>);
+
+/// The associated data of a message with these `own` fields in `scope`. `previous`, if there is one, has served no other scope;
+/// without one it stands on `stack`, which is empty.
+///
+/// # Errors
+/// As [`CanonicalFields::write_own`]'s.
+#[inline]
+pub(crate) fn of<'d>(
+    scope: &CanonicalFields,
+    own: &[Field<'_>],
+    previous: Option<&'d mut Previous>,
+    stack: &'d mut Canonical,
+) -> Result<&'d [u8]> {
+    let Some(previous) = previous else {
+        scope.write_own(own, stack)?;
+        return Ok(stack);
+    };
+    if !write_again(&mut previous.0, own) {
+        write_anew(scope, own, &mut previous.0)?;
+    }
+    Ok(&previous.0)
+}
+
+/// If refused, nothing is left in `into`.
+#[cold]
+fn write_anew(scope: &CanonicalFields, own: &[Field<'_>], into: &mut Vec<u8>) -> Result<()> {
+    into.clear();
+    let mut written = Canonical::new();
+    scope.write_own(own, &mut written)?;
+    into.extend_from_slice(&written);
+    Ok(())
+}
+
+/// Writes the values of `own` over those of the canonical context `written`, if that is of the same names in this order and of
+/// values as long. If not, says so, and what was written is of no use any more.
+#[inline]
+fn write_again(written: &mut [u8], own: &[Field<'_>]) -> bool {
+    let Some((count, mut rest)) = written.split_first_mut() else {
+        return false;
+    };
+    if usize::from(*count) != own.len() {
+        return false;
+    }
+    for (name, value) in own {
+        let Some(behind) = put_again(rest, name.as_bytes(), value.as_bytes()) else {
+            return false;
+        };
+        rest = behind;
+    }
+    rest.is_empty()
+}
+
+/// Writes a value over that of the first field `written`, and gives what is behind it. `None` if it is another field.
+#[inline]
+fn put_again<'w>(written: &'w mut [u8], name: &[u8], value: &[u8]) -> Option<&'w mut [u8]> {
+    let (name_len, rest) = written.split_first_mut()?;
+    if usize::from(*name_len) != name.len() {
+        return None;
+    }
+    let (written_name, rest) = rest.split_at_mut_checked(name.len())?;
+    let (value_len, rest) = rest.split_first_chunk_mut()?;
+    if usize::from(u16::from_be_bytes(*value_len)) != value.len() || written_name != name {
+        return None;
+    }
+    let (place, rest) = rest.split_at_mut_checked(value.len())?;
+    place.copy_from_slice(value);
+    Some(rest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
-    fn written_after(
-        previous: Option<&mut Previous>,
-        binding: &Binding,
-        scope: &CanonicalFields,
-        context: &[Field<'_>],
-    ) -> Result<Vec<u8>> {
-        binding.with(scope, context, previous, |bytes| Ok(bytes.to_vec()))
+    fn channel() -> CanonicalFields {
+        CanonicalFields::new(&[("channel", "C9"), ("workspace", "W1")]).unwrap()
     }
 
-    fn written(binding: &Binding, scope: &CanonicalFields, context: &[Field<'_>]) -> Vec<u8> {
-        written_after(None, binding, scope, context).unwrap()
-    }
-
-    #[test]
-    fn a_binding_is_label_header_tenant_and_context() {
-        let scope = CanonicalFields::new(&[("channel", "C9")]).unwrap();
-        let binding = Binding::new(b"label", b"HEADER", "acme", &scope).unwrap();
-        assert_eq!(binding.header(), b"HEADER");
-        assert_eq!(written(&binding, &scope, &[]), b"labelHEADER\x04acme\x01\x07channel\x00\x02C9");
-        assert_eq!(
-            written(&binding, &scope, &[("a", "b")]),
-            b"labelHEADER\x04acme\x02\x01a\x00\x01b\x07channel\x00\x02C9"
-        );
-    }
-
-    #[test]
-    fn another_label_changes_nothing_else() {
-        let scope = CanonicalFields::new(&[("channel", "C9")]).unwrap();
-        let binding = Binding::new(b"label", b"HEADER", "acme", &scope).unwrap();
-        for label in [&b""[..], b"l", b"a longer label"] {
-            let (labelled, made) = (binding.labelled(label), Binding::new(label, b"HEADER", "acme", &scope).unwrap());
-            assert_eq!(labelled.header(), b"HEADER");
-            for context in [&[][..], &[("a", "b")]] {
-                assert_eq!(written(&labelled, &scope, context), written(&made, &scope, context));
-            }
-        }
-    }
-
-    #[test]
-    fn short_and_long_associated_data_is_written_alike() {
-        let scope = CanonicalFields::new(&[]).unwrap();
-        let binding = Binding::new(b"label", b"HEADER", "acme", &scope).unwrap();
-        for len in [0, 1, 255, 256, 512] {
-            let value = "v".repeat(len);
-            let all = CanonicalFields::new(&[("n", &value)]).unwrap().to_bytes();
-            assert_eq!(written(&binding, &scope, &[("n", &value)]), [b"labelHEADER\x04acme", &all[..]].concat());
-        }
-    }
-
-    #[test]
-    fn the_longest_fits() {
-        let (header, tenant, long) = ([0; 3 + MAX_REGION + KEY_ID_LEN], "t".repeat(MAX_TENANT.into()), "v".repeat(512));
-        let scope = CanonicalFields::new(&[("a", &long)]).unwrap();
-        let binding = Binding::new(&[0; MAX_LABEL], &header, &tenant, &scope).unwrap();
-        assert_eq!(written(&binding, &scope, &[("b", &long[..503])]).len(), MAX_LEN);
-        let tenant = "t".repeat(usize::from(MAX_TENANT) + 1);
-        assert_eq!(Binding::new(b"", &header, &tenant, &scope).err().map(|e| e.kind()), Some(crate::ErrorKind::Limit));
-    }
-
-    fn channel() -> (Binding, CanonicalFields) {
-        let scope = CanonicalFields::new(&[("channel", "C9"), ("workspace", "W1")]).unwrap();
-        (Binding::new(b"label", b"HEADER", "acme", &scope).unwrap(), scope)
+    fn written_after(previous: Option<&mut Previous>, own: &[Field<'_>]) -> Result<Vec<u8>, ErrorKind> {
+        of(&channel(), own, previous, &mut Canonical::new()).map(<[u8]>::to_vec).map_err(|e| e.kind())
     }
 
     /// The same after any other message, be it sealed or refused: with fields of the same names and lengths, in part, in
-    /// another order, with names and values whose lengths are swapped.
+    /// another order, with names and values whose lengths are swapped, beyond the limits.
     #[test]
     fn what_came_before_changes_nothing() {
-        let ((binding, scope), long) = (channel(), "v".repeat(513));
-        let contexts: [&[Field<'_>]; 22] = [
+        let (long, most) = ("v".repeat(513), "v".repeat(512));
+        let contexts: [&[Field<'_>]; 26] = [
             &[],
             &[("message", "M77")],
             &[("message", "M78")],
@@ -187,6 +103,7 @@ mod tests {
             &[("message", "M7")],
             &[("message", "")],
             &[("messag", "eM78")],
+            &[("messageM", "78")],
             // Names that end in a length and another name, and in another name's field.
             &[("\x01b", "M77")],
             &[("b", "M77")],
@@ -203,15 +120,21 @@ mod tests {
             &[("a", "1"), ("a", "1")],
             &[("", "nameless")],
             &[("message", &long)],
+            &[("message", &most)],
+            // Each field within its limits, and all together beyond theirs.
+            &[("a", &most), ("b", &most)],
+            &[("a", &most), ("b", &most[1..])],
         ];
         for before in contexts {
             for after in contexts {
                 let mut previous = Previous::default();
-                let _ = written_after(Some(&mut previous), &binding, &scope, before);
+                let _ = written_after(Some(&mut previous), before);
                 for _ in 0..2 {
-                    let alone = written_after(None, &binding, &scope, after).map_err(|e| e.kind());
-                    let then = written_after(Some(&mut previous), &binding, &scope, after).map_err(|e| e.kind());
-                    assert_eq!(then, alone, "{after:?} after {before:?}");
+                    assert_eq!(
+                        written_after(Some(&mut previous), after),
+                        written_after(None, after),
+                        "{after:?} after {before:?}"
+                    );
                 }
             }
         }
@@ -219,11 +142,10 @@ mod tests {
 
     #[test]
     fn of_fields_named_before_only_the_values_are_written() {
-        let (binding, scope) = channel();
         let mut previous = Previous::default();
-        let mut write = |context: &[Field<'_>]| {
-            let anew = !write_again(&mut previous.bytes, &previous.places, context);
-            written_after(Some(&mut previous), &binding, &scope, context).unwrap();
+        let mut write = |own: &[Field<'_>]| {
+            let anew = !write_again(&mut previous.0, own);
+            written_after(Some(&mut previous), own).unwrap();
             anew
         };
         assert!(write(&[("message", "M77")]));
@@ -231,8 +153,11 @@ mod tests {
         assert!(write(&[("message", "M790")]));
         assert!(write(&[("z", "1"), ("message", "M790")]), "out of order");
         assert!(write(&[("z", "1"), ("message", "M790")]), "out of order, again");
+        assert!(!write(&[("message", "M791"), ("z", "2")]), "in the order it was written in");
         assert!(write(&[("a", "1"), ("message", "M790")]));
         assert!(!write(&[("a", "2"), ("message", "M791")]));
         assert!(write(&[("b", "2"), ("message", "M791")]));
+        assert!(write(&[]));
+        assert!(!write(&[]));
     }
 }

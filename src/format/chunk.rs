@@ -5,7 +5,8 @@
 //! one knows that the file was truncated.
 //!
 //! An [`Encryptor`] gives every chunk number out once, as a [`Turn`] or the [`LastTurn`], which can be sealed on any
-//! thread but only once: none of the three can be cloned, and sealing consumes. A *block* is some full chunks one after
+//! thread but only once: none of the three can be cloned, and sealing consumes. (Nor does a copy of the process seal with them:
+//! `crypto::chunked`.) A *block* is some full chunks one after
 //! the other, each with room for its tag, so that it is read, sealed in place, and written in one piece.
 
 use std::sync::Arc;
@@ -80,17 +81,13 @@ fn wrong_length() -> Error {
 
 fn seal_chunk(key: &SealKey, number: u64, chunk: &mut [u8]) -> Result<()> {
     let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(wrong_length)?;
-    key.seal(number, text, tag).map_err(|Refused| backend_refused())
+    key.seal(number, text, tag)
 }
 
 /// Seals `text` into `chunk`, which has 16 bytes more.
 fn seal_chunk_from(key: &SealKey, number: u64, text: &[u8], chunk: &mut [u8]) -> Result<()> {
     let (to, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(wrong_length)?;
-    key.seal_from(number, text, to, tag).map_err(|Refused| backend_refused())
-}
-
-fn backend_refused() -> Error {
-    Error::limit("the cipher backend refused to seal a chunk")
+    key.seal_from(number, text, to, tag)
 }
 
 impl Turn {

@@ -20,12 +20,12 @@ pub const MAX_CONTEXT: usize = 1024;
 /// One `field=value` pair as callers write it.
 pub type Field<'a> = (&'a str, &'a str);
 
-/// Pairs in canonical order and encoding, without the count: a scope, encoded once and merged with the fields of each
-/// message on the hot path.
+/// Pairs in canonical order and encoding, without the count: a scope, encoded once, with which the fields of each message are
+/// compared on the hot path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct CanonicalFields {
     count: u8,
-    /// Each pair's end in `bytes`, so that merging does not parse.
+    /// Where each pair is in `bytes`, so that comparing names does not parse.
     pairs: Box<[Encoded]>,
     bytes: Box<[u8]>,
 }
@@ -51,95 +51,36 @@ fn check_field((name, value): Field<'_>) -> Result<()> {
     }
 }
 
-/// Where a canonical context is written.
-pub(crate) trait Sink: AsRef<[u8]> + AsMut<[u8]> {
-    /// # Errors
-    /// `Limit` if there is no room for more than any context may have.
-    fn put(&mut self, bytes: &[u8]) -> Result<()>;
+/// A canonical context on the stack, in room for the longest, of which nothing is cleared.
+pub(crate) type Canonical = ArrayVec<u8, MAX_CONTEXT>;
+
+/// # Errors
+/// `Limit` if there is no room for more than any context may have.
+#[inline]
+fn put(out: &mut Canonical, bytes: &[u8]) -> Result<()> {
+    out.try_extend_from_slice(bytes).map_err(|_| Error::limit(TOO_LONG))
 }
-
-impl<const N: usize> Sink for ArrayVec<u8, N> {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.try_extend_from_slice(bytes).map_err(|_| Error::limit(TOO_LONG))
-    }
-}
-
-impl Sink for Vec<u8> {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-/// Bytes of a field's two lengths.
-const LENGTHS: usize = 3;
-
-/// Where a field was written, and where its value begins.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    field: u16,
-    value: u16,
-}
-
-/// Where the fields of a context were written, in the order in which they were given.
-pub(crate) type Places = ArrayVec<Place, MAX_FIELDS>;
 
 /// Writes a field that was checked: `name length 1 | name | value length 2 | value`.
 #[inline]
-fn put_field(out: &mut impl Sink, (name, value): Field<'_>) -> Result<Place> {
-    let at = out.as_ref().len();
+fn put_field(out: &mut Canonical, (name, value): Field<'_>) -> Result<()> {
     let [.., name_len] = name.len().to_be_bytes();
     let [.., high, low] = value.len().to_be_bytes();
-    out.put(&[name_len])?;
-    out.put(name.as_bytes())?;
-    out.put(&[high, low])?;
-    out.put(value.as_bytes())?;
-    let narrow = |n: usize| u16::try_from(n).map_err(|_| Error::limit(TOO_LONG));
-    Ok(Place { field: narrow(at)?, value: narrow(at + LENGTHS + name.len())? })
-}
-
-/// Writes the value of a field over the one at `place`, if that is of a field with this name and as long. Says whether it did.
-#[inline]
-fn put_again(written: &mut [u8], place: Place, (name, value): Field<'_>) -> bool {
-    let [.., high, low] = value.len().to_be_bytes();
-    let (field, at) = (usize::from(place.field), usize::from(place.value));
-    // The name's length is compared as the room that it was given: names may contain any bytes, also such as look like lengths.
-    if at != field + LENGTHS + name.len() {
-        return false;
-    }
-    let Some(([_, written_name @ .., written_high, written_low], rest)) =
-        written.get_mut(field..).and_then(|field| field.split_at_mut_checked(LENGTHS + name.len()))
-    else {
-        return false;
-    };
-    let Some(place) = rest.get_mut(..value.len()) else {
-        return false;
-    };
-    if (*written_high, *written_low) != (high, low) || *written_name != *name.as_bytes() {
-        return false;
-    }
-    place.copy_from_slice(value.as_bytes());
-    true
-}
-
-/// Writes the values of `context` over those of the context `written` before at `places`, if that named the same fields and its
-/// values were as long. If not, says so, and what was written is of no use any more.
-#[inline]
-pub(crate) fn write_again(written: &mut [u8], places: &[Place], context: &[Field<'_>]) -> bool {
-    places.len() == context.len() && places.iter().zip(context).all(|(place, field)| put_again(written, *place, *field))
+    put(out, &[name_len])?;
+    put(out, name.as_bytes())?;
+    put(out, &[high, low])?;
+    put(out, value.as_bytes())
 }
 
 /// Room to sort the fields of a context in, on the stack.
-pub(crate) type Sorted<'a> = ArrayVec<Field<'a>, MAX_FIELDS>;
+type Sorted<'a> = ArrayVec<Field<'a>, MAX_FIELDS>;
 
 /// `fields` in the order of their names' bytes: as they are, or in `room`, which is empty.
 ///
 /// # Errors
 /// `InvalidArgument` for a duplicate name; `Limit` for more than 16 out of order.
 #[inline]
-pub(crate) fn sorted<'s, 'a>(fields: &'s [Field<'a>], room: &'s mut Sorted<'a>) -> Result<&'s [Field<'a>]> {
+fn sorted<'s, 'a>(fields: &'s [Field<'a>], room: &'s mut Sorted<'a>) -> Result<&'s [Field<'a>]> {
     if fields.windows(2).all(|pair| matches!(pair, [(a, _), (b, _)] if a < b)) {
         return Ok(fields);
     }
@@ -162,7 +103,7 @@ impl CanonicalFields {
         if fields.len() > MAX_FIELDS {
             return Err(Error::limit(TOO_MANY));
         }
-        let mut bytes = ArrayVec::<u8, MAX_CONTEXT>::new();
+        let mut bytes = Canonical::new();
         let mut pairs = Vec::with_capacity(fields.len());
         for field in fields {
             check_field(*field)?;
@@ -225,60 +166,41 @@ impl CanonicalFields {
         self.bytes.get(usize::from(pair.start) + 1..pair.name_end.into()).unwrap_or_default()
     }
 
-    /// Writes something and the canonical context of these fields and of `extra`, which is sorted, into `out`, which is
-    /// empty, and where those of `extra` stand into `places`. `alone` is the same something and the canonical context of these
-    /// fields alone: what stands in one piece there is copied in one piece.
+    /// Writes the canonical context of `own` into `out`, which is empty: of the fields that an envelope has besides these, which
+    /// are its scope's.
     ///
     /// # Errors
     /// As [`Self::new`], for all fields together.
-    #[inline]
-    pub(crate) fn write_with(
-        &self,
-        extra: &[Field<'_>],
-        alone: &[u8],
-        out: &mut impl Sink,
-        places: &mut Places,
-    ) -> Result<()> {
-        let count = usize::from(self.count) + extra.len();
-        if count > MAX_FIELDS {
+    #[inline(never)] // or it keeps what mostly suffices, writing over the message before, from becoming a part of its caller
+    pub(crate) fn write_own(&self, own: &[Field<'_>], out: &mut Canonical) -> Result<()> {
+        let mut room = Sorted::new();
+        let own = sorted(own, &mut room)?;
+        if usize::from(self.count) + own.len() > MAX_FIELDS {
             return Err(Error::limit(TOO_MANY));
         }
-        let start = alone.len().saturating_sub(self.bytes.len());
-        let (mut behind, mut copied) = (&*self.pairs, 0);
-        for field in extra {
+        let [.., count] = own.len().to_be_bytes();
+        put(out, &[count])?;
+        for field in own {
             check_field(*field)?;
-            let added = field.0.as_bytes();
-            while let [pair, rest @ ..] = behind
-                && precedes(self.name(*pair), added)
-            {
-                behind = rest;
+            if self.pairs.iter().any(|pair| self.name(*pair) == field.0.as_bytes()) {
+                return Err(Error::invalid(DUPLICATE));
             }
-            let upto = match behind {
-                [pair, ..] if precedes(added, self.name(*pair)) => start + usize::from(pair.start),
-                [] => alone.len(),
-                _ => return Err(Error::invalid(DUPLICATE)),
-            };
-            out.put(alone.get(copied..upto).unwrap_or_default())?;
-            copied = upto;
-            places.try_push(put_field(out, *field)?).map_err(|_| Error::limit(TOO_MANY))?;
+            put_field(out, *field)?;
         }
-        out.put(alone.get(copied..).unwrap_or_default())?;
-        let Some(at) = start.checked_sub(1).filter(|at| out.as_ref().len() <= at + MAX_CONTEXT) else {
+        // Both have a count, which a context of them together would have once; `bytes` is without.
+        if self.bytes.len() + out.len() > MAX_CONTEXT {
             return Err(Error::limit(TOO_LONG));
-        };
-        if let ([.., count], Some(place)) = (count.to_be_bytes(), out.as_mut().get_mut(at)) {
-            *place = count;
         }
         Ok(())
     }
-}
 
-/// `a < b`, of names that mostly differ in their first byte.
-#[inline]
-fn precedes(a: &[u8], b: &[u8]) -> bool {
-    match (a.first(), b.first()) {
-        (Some(one), Some(other)) if one != other => one < other,
-        _ => a < b,
+    /// The canonical context of these fields, which are a scope's, and of `own` together.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn with_own(&self, own: &[Field<'_>]) -> Result<Vec<u8>> {
+        let all: Vec<Field<'_>> = self.iter().chain(own.iter().copied()).collect();
+        Self::new(&all).map(|all| all.to_bytes())
     }
 }
 
@@ -303,14 +225,13 @@ mod tests {
         CanonicalFields::new(fields).unwrap().to_bytes()
     }
 
-    fn merge(scope: &CanonicalFields, extra: &[Field<'_>]) -> Result<Vec<u8>> {
-        let mut room = Sorted::new();
-        let extra = sorted(extra, &mut room)?;
-        let (mut out, mut places) = (Vec::new(), Places::new());
-        scope.write_with(extra, &[b"before", &scope.to_bytes()[..]].concat(), &mut out, &mut places)?;
-        let written = out.clone();
-        assert!(write_again(&mut out, &places, extra) && out == written);
-        Ok(out.strip_prefix(b"before").unwrap().to_vec())
+    /// The canonical context of both, and of `own` alone: they are refused alike.
+    fn together(scope: &CanonicalFields, own: &[Field<'_>]) -> Result<(Vec<u8>, Canonical)> {
+        let mut alone = Canonical::new();
+        let written = scope.write_own(own, &mut alone).map_err(|e| e.kind());
+        let both = scope.with_own(own);
+        assert_eq!(written.err(), both.as_ref().err().map(Error::kind));
+        both.map(|both| (both, alone))
     }
 
     fn kind<T>(result: Result<T>) -> ErrorKind {
@@ -340,15 +261,39 @@ mod tests {
         let many: Vec<Field<'_>> = many.iter().map(|n| (n.as_str(), "")).collect();
         assert_eq!(kind(CanonicalFields::new(&many)), ErrorKind::Limit);
         let scope = CanonicalFields::new(&many[..10]).unwrap();
-        assert_eq!(kind(merge(&scope, &many[10..])), ErrorKind::Limit);
-        assert_eq!(merge(&scope, &many[10..16]).unwrap()[0], 16);
-        assert_eq!(kind(merge(&scope, &many[9..10])), ErrorKind::InvalidArgument);
+        assert_eq!(kind(together(&scope, &many[10..])), ErrorKind::Limit);
+        let (both, alone) = together(&scope, &many[10..16]).unwrap();
+        assert_eq!((both[0], alone[0]), (16, 6));
+        assert_eq!(kind(together(&scope, &many[9..10])), ErrorKind::InvalidArgument);
         let half = "y".repeat(512);
         let scope = CanonicalFields::new(&[("a", &half)]).unwrap();
-        assert_eq!(kind(merge(&scope, &[("b", &half)])), ErrorKind::Limit);
+        assert_eq!(kind(together(&scope, &[("b", &half)])), ErrorKind::Limit);
         // Exactly 1024 bytes: 1 + (3 + 1 + 512) + (3 + 1 + 503).
-        assert_eq!(merge(&scope, &[("b", &half[..503])]).unwrap().len(), MAX_CONTEXT);
-        assert_eq!(kind(merge(&scope, &[("b", &half[..504])])), ErrorKind::Limit);
+        let (both, alone) = together(&scope, &[("b", &half[..503])]).unwrap();
+        assert_eq!((both.len(), alone.len()), (MAX_CONTEXT, 1 + 3 + 1 + 503));
+        assert_eq!(kind(together(&scope, &[("b", &half[..504])])), ErrorKind::Limit);
+    }
+
+    #[test]
+    fn own_fields_are_written_alone_and_bear_no_name_of_the_scopes() {
+        let scope = CanonicalFields::new(&[("workspace", "W1"), ("channel", "C9")]).unwrap();
+        let own = |own: &[Field<'_>]| together(&scope, own).map(|(_, alone)| alone.to_vec());
+        assert_eq!(own(&[]).unwrap(), [0]);
+        assert_eq!(own(&[("message", "M77")]).unwrap(), b"\x01\x07message\x00\x03M77");
+        assert_eq!(own(&[("z", "1"), ("a", "")]).unwrap(), b"\x02\x01a\x00\x00\x01z\x00\x011");
+        for duplicate in [
+            &[("channel", "C9")][..],
+            &[("workspace", "")],
+            &[("a", "1"), ("channel", "x"), ("z", "2")],
+            &[("z", "2"), ("channel", "x")],
+            &[("a", "1"), ("a", "1")],
+            &[("a", "1"), ("b", "1"), ("a", "2")],
+        ] {
+            assert_eq!(kind(own(duplicate)), ErrorKind::InvalidArgument, "{duplicate:?}");
+        }
+        for near in ["channe", "channel ", "hannel", "Channel", "channel\0"] {
+            assert_eq!(own(&[(near, "C9")]).unwrap(), encode(&[(near, "C9")]), "{near:?}");
+        }
     }
 
     #[test]
@@ -403,16 +348,19 @@ mod tests {
         }
 
         #[test]
-        fn merging_equals_encoding_at_once(map in tricky(), mask in any::<u8>()) {
+        fn own_fields_and_scope_are_encoded_apart_and_together(map in tricky(), mask in any::<u8>()) {
             let all = as_fields(&map);
-            let (scope, extra): (Vec<_>, Vec<_>) =
+            let (scope, own): (Vec<_>, Vec<_>) =
                 all.iter().enumerate().partition(|(i, _)| mask & (1 << i) != 0);
-            let strip = |part: Vec<(usize, &Field<'_>)>| part.into_iter().map(|(_, f)| (f.0.to_owned(), f.1.to_owned())).collect::<BTreeMap<_, _>>();
-            let (scope, extra) = (strip(scope), strip(extra));
-            let mut reversed = as_fields(&extra);
+            let fields = |part: Vec<(usize, &Field<'_>)>| part.into_iter().map(|(_, f)| (f.0.to_owned(), f.1.to_owned())).collect::<BTreeMap<_, _>>();
+            let (scope, own) = (fields(scope), fields(own));
+            let mut reversed = as_fields(&own);
             reversed.reverse();
             let scope = CanonicalFields::new(&as_fields(&scope)).unwrap();
-            prop_assert_eq!(merge(&scope, &reversed).unwrap(), encode(&all));
+            let (both, alone) = together(&scope, &reversed).unwrap();
+            prop_assert_eq!(&both, &encode(&all));
+            prop_assert_eq!(alone.as_slice(), encode(&as_fields(&own)));
+            prop_assert_eq!(both.len() + 1, scope.to_bytes().len() + alone.len());
         }
     }
 }

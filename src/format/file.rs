@@ -8,8 +8,9 @@ use arrayvec::{ArrayString, ArrayVec};
 use crate::crypto::chunked::{COMMITMENT_LEN, SALT_LEN};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
-use crate::format::associated_data::Binding;
+use crate::format::binding::Binding;
 use crate::format::chunk::Encryptor;
+use crate::format::context::{CanonicalFields, Field};
 use crate::format::header::{Header, KEY_ID_LEN, MAX_REGION};
 use crate::format::layout::FileLayout;
 use crate::format::reader::Reader;
@@ -18,7 +19,7 @@ use crate::format::reader::Reader;
 /// and the last is changed by whatever converts line ends. It differs from a message envelope's first byte.
 pub(crate) const MAGIC: [u8; 8] = *b"\x8ESRFILE\n";
 
-/// Starts the associated data of files, and of nothing else.
+/// Starts the context of files, and of nothing else.
 const LABEL: &[u8] = b"strongroom/v1/file";
 
 /// Bytes of a header apart from the region's name.
@@ -33,9 +34,13 @@ pub(crate) const fn head_len(region_len: usize) -> usize {
     MAGIC.len() + HEADER_LEN + region_len + PREFIX_LEN
 }
 
-/// What all files are bound to under the data key whose messages are bound to `messages`: the same, but for the label.
-pub(crate) fn binding(messages: &Binding) -> Binding {
-    messages.labelled(LABEL)
+/// The context input of chunked encryption, which binds a file to version, suite, region, data key, tenant, scope and its `own`
+/// fields.
+///
+/// # Errors
+/// As the canonical context's.
+pub(crate) fn context(binding: &Binding, scope: &CanonicalFields, own: &[Field<'_>]) -> Result<Vec<u8>> {
+    Ok([LABEL, binding.as_bytes(), &scope.with_own(own)?].concat())
 }
 
 /// Salt and commitment: what chunked encryption itself puts before its chunks.
@@ -196,6 +201,17 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(FileHead::parse(&bytes[..len]).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn a_file_context_is_label_header_tenant_and_all_fields() {
+        let scope = CanonicalFields::new(&[("channel", "C9")]).unwrap();
+        let binding = Binding::new(b"HEADER", "acme").unwrap();
+        assert_eq!(
+            context(&binding, &scope, &[("a", "b")]).unwrap(),
+            b"strongroom/v1/fileHEADER\x04acme\x02\x01a\x00\x01b\x07channel\x00\x02C9"
+        );
+        assert!(context(&binding, &scope, &[("channel", "C8")]).is_err());
     }
 
     #[test]

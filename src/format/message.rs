@@ -3,26 +3,23 @@
 use crate::crypto::aead::TAG_LEN;
 use crate::crypto::message::NONCE_LEN;
 use crate::error::{Error, Result};
-use crate::format::associated_data::Binding;
+use crate::format::binding::Binding;
 use crate::format::context::CanonicalFields;
 use crate::format::header::{Header, KEY_ID_LEN};
 
-pub use crate::format::associated_data::MAX_TENANT;
+pub use crate::format::binding::MAX_TENANT;
 
 /// Most bytes of a message's plaintext: 16 MiB. Larger things are files.
 pub const MAX_MESSAGE: usize = 1 << 24;
 /// Bytes that an envelope adds to a message, apart from the region's name.
 pub const OVERHEAD: usize = 3 + KEY_ID_LEN + NONCE_LEN + TAG_LEN;
 
-/// Starts the associated data of messages, and of nothing else.
-const LABEL: &[u8] = b"strongroom/v1/message";
+/// Starts what message keys are derived with, and nothing else that keys are derived with.
+pub(crate) const LABEL: &[u8] = b"strongroom/v1/message";
 
-/// What all messages of one tenant and scope under one data key are bound to.
-///
-/// # Errors
-/// `Limit` if the tenant's name has more than 64 bytes.
-pub(crate) fn binding(header: &[u8], tenant: &str, scope: &CanonicalFields) -> Result<Binding> {
-    Binding::new(LABEL, header, tenant, scope)
+/// What the message key of a data key is derived with, which binds it to version, suite, region, data key, tenant and scope.
+pub(crate) fn key_info(binding: &Binding, scope: &CanonicalFields) -> Vec<u8> {
+    [LABEL, binding.as_bytes(), &scope.to_bytes()].concat()
 }
 
 /// What stands behind the header of a message envelope, borrowing its bytes.
@@ -113,7 +110,6 @@ pub(crate) fn check_length(len: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::crypto::suite::Suite;
-    use crate::format::associated_data::MAX_LEN;
 
     #[test]
     fn overhead_is_75_bytes_and_the_region() {
@@ -129,13 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn associated_data_is_bounded_and_fits_its_largest() {
-        let header = Header::encode(Suite::Aes256Gcm, &"r".repeat(32), &[1; 32]).unwrap();
-        let scope = CanonicalFields::new(&[("a", &"x".repeat(512))]).unwrap();
-        let rest = "y".repeat(503);
-        let binding = binding(&header, &"t".repeat(64), &scope).unwrap();
-        assert_eq!(binding.with(&scope, &[("b", &rest)], None, |bytes| Ok::<_, Error>(bytes.len())).unwrap(), MAX_LEN);
-        assert!(super::binding(&header, &"t".repeat(65), &scope).is_err());
+    fn a_message_key_is_derived_with_label_header_tenant_and_scope() {
+        let scope = CanonicalFields::new(&[("channel", "C9")]).unwrap();
+        let info = key_info(&Binding::new(b"HEADER", "acme").unwrap(), &scope);
+        assert_eq!(info, b"strongroom/v1/messageHEADER\x04acme\x01\x07channel\x00\x02C9");
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl Attribution {
         Ok(Self { actor: actor.into(), reason: reason.into() })
     }
 
+    /// What a node does by itself, for its messages.
+    pub(crate) fn of_data_plane(reason: &str) -> Self {
+        Self { actor: "data-plane".into(), reason: reason.into() }
+    }
+
     /// Who.
     pub fn actor(&self) -> &str {
         &self.actor

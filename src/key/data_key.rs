@@ -10,9 +10,9 @@ use crate::crypto::message::{self as cipher, MessageCipher, NONCE_LEN, SealFailu
 use crate::crypto::secret::{DataKey, Plaintext, Secret};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::associated_data::{Binding, Previous};
-use crate::format::context::Field;
-use crate::format::file;
+use crate::format::associated_data::{self, Previous};
+use crate::format::binding::Binding;
+use crate::format::context::{Canonical, Field};
 use crate::format::header::Header;
 use crate::format::message::{self, Body, BodyMut};
 use crate::key::file_key::FileKey;
@@ -24,7 +24,7 @@ use crate::key::scope::Scope;
 pub(crate) struct LoadedKey {
     key_id: KeyId,
     scope: Scope,
-    /// What every envelope of this key starts with, and what its messages are bound to.
+    /// What every envelope of this key starts with, and whose it is.
     binding: Binding,
     cipher: MessageCipher,
     backend: Backend,
@@ -53,11 +53,12 @@ impl LoadedKey {
     pub(crate) fn on(backend: Backend, data_key: &DataKey, record: &KeyRecord, budget: Arc<Budget>) -> Result<Self> {
         verify(data_key, record)?;
         let header = Header::encode(record.suite, record.region.as_str(), record.key_id.as_bytes())?;
-        let message_key = kdf::derive(data_key, record.suite, Purpose::Message)?;
+        let binding = Binding::new(&header, record.tenant.as_str())?;
+        let message_key = kdf::derive_labelled(data_key, &[&message::key_info(&binding, record.scope.canonical())])?;
         Ok(Self {
             key_id: record.key_id,
             scope: record.scope.clone(),
-            binding: message::binding(&header, record.tenant.as_str(), record.scope.canonical())?,
+            binding,
             backend,
             suite: record.suite,
             file_key: kdf::derive(data_key, record.suite, Purpose::File)?,
@@ -90,7 +91,7 @@ impl LoadedKey {
             backend: self.backend,
             suite: self.suite,
             key: &self.file_key,
-            binding: file::binding(&self.binding),
+            binding: &self.binding,
             scope: &self.scope,
         }
     }
@@ -136,18 +137,9 @@ impl LoadedKey {
         let (front, nonce, text, tag) = parts.ok_or_else(Error::unopenable)?; // they were just appended
         front.copy_from_slice(header);
         let Hand { cipher: hand, previous } = hand;
-        let seal = |aad: &[u8]| self.cipher.seal(hand, now, aad, nonce, plaintext, text, tag);
-        self.with_associated_data(context, Some(previous), seal)
-    }
-
-    #[inline]
-    fn with_associated_data<R, E: From<Error>>(
-        &self,
-        context: &[Field<'_>],
-        previous: Option<&mut Previous>,
-        work: impl FnOnce(&[u8]) -> Result<R, E>,
-    ) -> Result<R, E> {
-        self.binding.with(self.scope.canonical(), context, previous, work)
+        let mut stack = Canonical::new();
+        let aad = associated_data::of(self.scope.canonical(), context, Some(previous), &mut stack)?;
+        self.cipher.seal(hand, now, aad, nonce, plaintext, text, tag)
     }
 
     /// Seals under a nonce of the caller's: for vectors only.
@@ -159,9 +151,9 @@ impl LoadedKey {
         plaintext: &[u8],
     ) -> Result<Vec<u8>> {
         message::check_length(plaintext.len())?;
-        let mut text = plaintext.to_vec();
-        let seal = |aad: &[u8]| self.cipher.seal_with_nonce(nonce, aad, &mut text).map_err(|_| Error::unopenable());
-        let tag = self.with_associated_data(context, None, seal)?;
+        let (mut text, mut stack) = (plaintext.to_vec(), Canonical::new());
+        let aad = associated_data::of(self.scope.canonical(), context, None, &mut stack)?;
+        let tag = self.cipher.seal_with_nonce(nonce, aad, &mut text).map_err(|_| Error::unopenable())?;
         Ok([self.binding.header(), nonce, &text, &tag].concat())
     }
 
@@ -216,9 +208,9 @@ impl LoadedKey {
         tag: &[u8; TAG_LEN],
     ) -> Result<()> {
         let (hand, previous) = hand.map(|hand| (&mut hand.cipher, &mut hand.previous)).unzip();
-        self.with_associated_data(context, previous, |aad| {
-            self.cipher.open(hand, nonce, aad, in_out, tag).map_err(|_| Error::unopenable())
-        })
+        let mut stack = Canonical::new();
+        let aad = associated_data::of(self.scope.canonical(), context, previous, &mut stack)?;
+        self.cipher.open(hand, nonce, aad, in_out, tag).map_err(|_| Error::unopenable())
     }
 }
 
@@ -241,7 +233,6 @@ mod tests {
     use super::*;
     use crate::key::id::TenantId;
     use crate::key::region::Region;
-    use crate::key::state::KeyState;
 
     const NOW: Duration = Duration::from_secs(1);
 
@@ -250,21 +241,13 @@ mod tests {
     }
 
     fn record(suite: Suite) -> KeyRecord {
-        KeyRecord {
-            tenant: TenantId::new("acme").unwrap(),
-            key_id: KeyId::of(&data_key(), suite).unwrap(),
+        KeyRecord::bare(
+            TenantId::new("acme").unwrap(),
+            KeyId::of(&data_key(), suite).unwrap(),
             suite,
-            scope: Scope::new(&[("workspace", "W1"), ("channel", "C9")]).unwrap(),
-            period: None,
-            region: Region::new("eu-central-1").unwrap(),
-            state: KeyState::Active,
-            state_since: 0,
-            wrapped: None,
-            pending: None,
-            wrapped_epoch: 1,
-            created_at: 0,
-            revision: 1,
-        }
+            Scope::new(&[("workspace", "W1"), ("channel", "C9")]).unwrap(),
+            Region::new("eu-central-1").unwrap(),
+        )
     }
 
     fn budget(messages: u64) -> Arc<Budget> {

@@ -5,10 +5,10 @@ use crate::crypto::chunked::{OpenKey, SealKey};
 use crate::crypto::secret::Secret;
 use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
-use crate::format::associated_data::Binding;
+use crate::format::binding::Binding;
 use crate::format::chunk::{Decryptor, Encryptor};
 use crate::format::context::Field;
-use crate::format::file::FileHead;
+use crate::format::file::{self, FileHead};
 use crate::key::scope::Scope;
 
 /// The file key of a data key, borrowed for as long as it takes to derive the key of one file from it; what seals or opens a
@@ -17,8 +17,7 @@ pub(crate) struct FileKey<'k> {
     pub(crate) backend: Backend,
     pub(crate) suite: Suite,
     pub(crate) key: &'k Secret<32>,
-    /// What every file of the data key is bound to.
-    pub(crate) binding: Binding,
+    pub(crate) binding: &'k Binding,
     pub(crate) scope: &'k Scope,
 }
 
@@ -41,7 +40,7 @@ impl FileKey<'_> {
 
     /// The context input of chunked encryption.
     fn bound_to(&self, context: &[Field<'_>]) -> Result<Vec<u8>> {
-        self.binding.with(self.scope.canonical(), context, None, |bytes| Ok(bytes.to_vec()))
+        file::context(self.binding, self.scope.canonical(), context)
     }
 
     fn headed(&self, key: SealKey) -> Result<(FileHead, Encryptor)> {
@@ -69,23 +68,24 @@ impl FileKey<'_> {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
-    use crate::format::file;
     use crate::format::header::Header;
-    use crate::format::message;
 
     /// A file opens under the key, the header, the scope and the context that it was sealed under, and under no other.
     #[test]
     fn a_file_is_bound_to_all_that_names_its_key() {
         let keys = [Secret::take(&mut [7; 32]), Secret::take(&mut [8; 32])];
         let scopes = [Scope::new(&[("channel", "C9")]).unwrap(), Scope::new(&[("channel", "C8")]).unwrap()];
-        let file_key = |suite, key, header: &[u8], scope| {
-            let binding = message::binding(header, "acme", Scope::canonical(scope)).unwrap();
-            FileKey { backend: Backend::DEFAULT, suite, key, binding: file::binding(&binding), scope }
-        };
         for suite in Suite::ALL {
-            let header = Header::encode(suite, "eu", &[9; 32]).unwrap();
-            let other_header = Header::encode(suite, "eu", &[1; 32]).unwrap();
-            let key = file_key(suite, &keys[0], &header, &scopes[0]);
+            let bound = |id, tenant| Binding::new(&Header::encode(suite, "eu", &[id; 32]).unwrap(), tenant).unwrap();
+            let [binding, other_key_id, other_tenant] = [bound(9, "acme"), bound(1, "acme"), bound(9, "acmf")];
+            let file_key = |n: usize, binding, of: usize| FileKey {
+                backend: Backend::DEFAULT,
+                suite,
+                key: &keys[n],
+                binding,
+                scope: &scopes[of],
+            };
+            let key = file_key(0, &binding, 0);
             let (head, encryptor) = key.sealer(&[("file", "F1")]).unwrap();
             let mut sealed = [&b"hello"[..], &[0; 16]].concat();
             encryptor.finish().seal(&mut sealed).unwrap();
@@ -99,9 +99,10 @@ mod tests {
                 assert_eq!(refused(&key, context), Some(ErrorKind::Unopenable), "{context:?}");
             }
             for other in [
-                file_key(suite, &keys[1], &header, &scopes[0]),
-                file_key(suite, &keys[0], &other_header, &scopes[0]),
-                file_key(suite, &keys[0], &header, &scopes[1]),
+                file_key(1, &binding, 0),
+                file_key(0, &other_key_id, 0),
+                file_key(0, &other_tenant, 0),
+                file_key(0, &binding, 1),
             ] {
                 assert_eq!(refused(&other, &[("file", "F1")]), Some(ErrorKind::Unopenable));
             }

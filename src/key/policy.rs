@@ -46,6 +46,8 @@ pub struct TenantPolicy {
     allowed_regions: BTreeSet<Region>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     kek_regions: BTreeMap<KekUri, Region>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    shared_keks: BTreeSet<KekUri>,
     scope_fields: Vec<String>,
     period: Period,
     rotation: RotationPolicy,
@@ -67,6 +69,7 @@ impl TenantPolicy {
             region,
             allowed_regions: BTreeSet::new(),
             kek_regions: BTreeMap::new(),
+            shared_keks: BTreeSet::new(),
             scope_fields: Vec::new(),
             period: Period::None,
             rotation: RotationPolicy::default(),
@@ -130,6 +133,17 @@ impl TenantPolicy {
     pub fn kek_in(mut self, kek: KekUri, region: Region) -> Self {
         self.kek_regions.insert(kek, region);
         self
+    }
+
+    /// Says that this KEK may serve other tenants too. A KEK serves one tenant unless every policy that names it says so.
+    pub fn share_kek(mut self, kek: KekUri) -> Self {
+        self.shared_keks.insert(kek);
+        self
+    }
+
+    /// Whether a KEK may serve other tenants too.
+    pub fn shares_kek(&self, kek: &KekUri) -> bool {
+        self.shared_keks.contains(kek)
     }
 
     /// Erases data keys of periods that ended longer ago than this, in whole seconds, each time `Admin::apply_retention`

@@ -14,7 +14,8 @@ pub(crate) const PERIODS: [&str; 3] = ["hour", "day", "month"];
 /// Most keys that one selector names by their ids.
 pub const MAX_SELECTED_KEYS: usize = 1000;
 
-/// Which of a tenant's data keys: those that meet every condition given. No condition means every key.
+/// Which of a tenant's data keys: those that meet every condition given. Every key is asked for by name
+/// ([`Self::everything`]): a selector without a condition covers none, and is refused.
 ///
 /// ```
 /// use strongroom::{PeriodLabel, Selector};
@@ -29,6 +30,9 @@ pub const MAX_SELECTED_KEYS: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Selector {
+    /// Says that no condition means every key. Beside a condition it says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    everything: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "sorted")]
     fields: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,7 +62,7 @@ fn sorted_keys<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<KeyId>>,
 impl Selector {
     /// Every key of the tenant.
     pub fn everything() -> Self {
-        Self::default()
+        Self { everything: true, ..Self::default() }
     }
 
     /// The keys with all of these scope fields; `hour`, `day` and `month` select periods.
@@ -77,12 +81,14 @@ impl Selector {
 
     /// Of these, the keys of this period and later ones.
     pub fn from(mut self, first: PeriodLabel) -> Self {
+        self.everything = false;
         self.from = Some(first);
         self
     }
 
     /// Of these, the keys of this period and earlier ones.
     pub fn to(mut self, last: PeriodLabel) -> Self {
+        self.everything = false;
         self.to = Some(last);
         self
     }
@@ -91,16 +97,41 @@ impl Selector {
     pub fn covers(&self, scope: &Scope, period: Option<&PeriodLabel>, key_id: Option<&KeyId>) -> bool {
         let in_period =
             |(name, value): &(String, String)| period.map(PeriodLabel::field) == Some((name.as_str(), value.as_str()));
-        self.fields.iter().all(|field| scope.get(&field.0) == Some(field.1.as_str()) || in_period(field))
+        !self.is_empty()
+            && self.fields.iter().all(|field| scope.get(&field.0) == Some(field.1.as_str()) || in_period(field))
             && self.from.as_ref().is_none_or(|from| period.is_some_and(|p| p.same_kind(from) && p >= from))
             && self.to.as_ref().is_none_or(|to| period.is_some_and(|p| p.same_kind(to) && p <= to))
             && self.keys.as_ref().is_none_or(|keys| key_id.is_some_and(|id| keys.binary_search(id).is_ok()))
     }
 
+    /// Whether it says nothing: neither a condition nor, in so many words, everything.
+    fn is_empty(&self) -> bool {
+        !self.everything && self.has_no_condition()
+    }
+
+    fn has_no_condition(&self) -> bool {
+        self.fields.is_empty() && self.from.is_none() && self.to.is_none() && self.keys.is_none()
+    }
+
+    /// Whether it covers all that `other` covers. May say no where it does, never yes where it does not.
+    pub(crate) fn includes(&self, other: &Self) -> bool {
+        let from =
+            self.from.as_ref().is_none_or(|mine| other.from.as_ref().is_some_and(|o| o.same_kind(mine) && o >= mine));
+        let to = self.to.as_ref().is_none_or(|mine| other.to.as_ref().is_some_and(|o| o.same_kind(mine) && o <= mine));
+        let all_of_its = |mine: &Vec<KeyId>| {
+            other.keys.as_ref().is_some_and(|keys| keys.iter().all(|id| mine.binary_search(id).is_ok()))
+        };
+        !self.is_empty()
+            && self.fields.iter().all(|field| other.fields.contains(field))
+            && from
+            && to
+            && self.keys.as_ref().is_none_or(all_of_its)
+    }
+
     /// Whether it could cover a key of `scope`, whatever its period and id.
     pub(crate) fn may_cover(&self, scope: &Scope) -> bool {
         let is_period = |name: &str| PERIODS.contains(&name);
-        self.fields.iter().all(|(name, value)| is_period(name) || scope.get(name) == Some(value))
+        !self.is_empty() && self.fields.iter().all(|(name, value)| is_period(name) || scope.get(name) == Some(value))
     }
 
     pub(crate) fn covers_record(&self, record: &KeyRecord) -> bool {
@@ -126,6 +157,12 @@ impl Selector {
     /// `InvalidArgument` if the rule could cover nothing and the tenant would believe it did: a field that is neither one of
     /// `scope_fields` nor a period, an empty range, no key.
     pub(crate) fn check(&self, scope_fields: &[String]) -> Result<()> {
+        if self.is_empty() {
+            return Err(Error::invalid("a selector without a condition covers nothing; ask for everything by name"));
+        }
+        if self.everything && !self.has_no_condition() {
+            return Err(Error::invalid("a selector says everything and names a condition; say one of them"));
+        }
         let known = |name: &String| scope_fields.contains(name) || PERIODS.contains(&name.as_str());
         if let Some((name, _)) = self.fields.iter().find(|(name, _)| !known(name)) {
             return Err(Error::invalid(format!(
@@ -151,7 +188,11 @@ impl std::fmt::Display for Selector {
         parts.extend(self.from.iter().map(|from| format!("from {from}")));
         parts.extend(self.to.iter().map(|to| format!("to {to}")));
         parts.extend(self.keys.iter().map(|keys| format!("{} key(s) by id", keys.len())));
-        if parts.is_empty() { f.write_str("everything") } else { f.write_str(&parts.join(", ")) }
+        match (parts.is_empty(), self.everything) {
+            (true, true) => f.write_str("everything"),
+            (true, false) => f.write_str("nothing"),
+            _ => f.write_str(&parts.join(", ")),
+        }
     }
 }
 
@@ -180,7 +221,8 @@ mod tests {
         let now = hour(0);
         let covers =
             |fields: &[(&str, &str)]| Selector::fields(fields.iter().copied()).covers(&scope, Some(&now), None);
-        assert!(covers(&[]));
+        assert!(Selector::everything().covers(&scope, Some(&now), None));
+        assert!(!covers(&[]), "an empty rule is not everything");
         assert!(covers(&[("channel", "C9")]));
         assert!(covers(&[("channel", "C9"), ("hour", "1970-01-01T00Z")]));
         assert!(!covers(&[("channel", "C8")]));
@@ -188,7 +230,7 @@ mod tests {
         assert!(!covers(&[("C9", "channel")]));
         assert!(!Selector::fields([("hour", "1970-01-01T00Z")]).covers(&scope, None, None));
         let may_cover = |fields: &[(&str, &str)]| Selector::fields(fields.iter().copied()).may_cover(&scope);
-        assert!(may_cover(&[]) && may_cover(&[("channel", "C9"), ("hour", "1970-01-01T01Z")]));
+        assert!(!may_cover(&[]) && may_cover(&[("channel", "C9"), ("hour", "1970-01-01T01Z")]));
         assert!(!may_cover(&[("channel", "C8")]));
     }
 
@@ -234,6 +276,35 @@ mod tests {
             Selector::everything().from(hour(6)).to(Period::Day.label(0).unwrap().unwrap()).check(&fields).is_err()
         );
         assert!(Selector::keys([]).check(&fields).is_err());
+        assert!(Selector::fields::<String, String>([]).check(&fields).is_err());
+        for nothing in ["{}", r#"{"fields":[]}"#, r#"{"keys":null}"#] {
+            let read: Selector = serde_json::from_str(nothing).unwrap();
+            assert!(read.check(&fields).is_err() && !read.covers(&Scope::new(&[]).unwrap(), None, None), "{nothing}");
+        }
+        assert_eq!(serde_json::to_string(&Selector::everything()).unwrap(), r#"{"everything":true}"#);
+        let both: Selector = serde_json::from_str(r#"{"everything":true,"fields":[["channel","C9"]]}"#).unwrap();
+        assert!(both.check(&fields).is_err());
+    }
+
+    #[test]
+    fn a_broader_rule_includes_a_narrower_one() {
+        let channel = || Selector::fields([("channel", "C9")]);
+        let id = |n| KeyId::from_bytes([n; 32]);
+        for (broad, narrow) in [
+            (Selector::everything(), channel()),
+            (Selector::everything(), Selector::everything()),
+            (channel(), channel().from(hour(3))),
+            (Selector::everything().to(hour(9)), Selector::everything().to(hour(8))),
+            (channel().from(hour(2)), channel().from(hour(3)).to(hour(4))),
+            (Selector::keys([id(1), id(2)]), Selector::keys([id(2)])),
+        ] {
+            assert!(broad.includes(&narrow), "{broad} / {narrow}");
+            assert!(broad == narrow || !narrow.includes(&broad), "{narrow} / {broad}");
+        }
+        let nothing = Selector::fields::<String, String>([]);
+        assert!(!nothing.includes(&channel()) && !channel().includes(&Selector::fields([("channel", "C8")])));
+        let day = Selector::everything().to(Period::Day.label(0).unwrap().unwrap());
+        assert!(!day.includes(&Selector::everything().to(hour(0))) && !channel().includes(&Selector::keys([id(1)])));
     }
 
     #[test]

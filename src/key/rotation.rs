@@ -31,7 +31,7 @@ impl RotationPolicy {
     }
 
     /// Rotates after this many messages sealed by one process. A fleet of *n* processes that seal under one data key can
-    /// seal *n* times as many under it; see FORMAT.md, "Collision bound".
+    /// seal *n* times as many under it; see FORMAT.md, "Nonces and bounds".
     pub fn max_messages(mut self, messages: u64) -> Self {
         self.max_messages = messages;
         self

@@ -11,7 +11,8 @@ pub const MAX_SCOPE: usize = 512;
 
 /// What one data key covers: a few `field=value` pairs such as `workspace=W1`, `channel=C9`, in canonical order. The
 /// period that the policy adds stands beside it. Cheap to clone; clones are compared without being read.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Vec<(String, String)>", into = "Vec<(String, String)>")]
 pub struct Scope(Arc<CanonicalFields>);
 
 impl Scope {
@@ -63,6 +64,21 @@ impl Scope {
 
     pub(crate) fn canonical(&self) -> &CanonicalFields {
         &self.0
+    }
+}
+
+impl From<Scope> for Vec<(String, String)> {
+    fn from(scope: Scope) -> Self {
+        scope.fields().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+}
+
+impl TryFrom<Vec<(String, String)>> for Scope {
+    type Error = Error;
+
+    fn try_from(fields: Vec<(String, String)>) -> Result<Self> {
+        let fields: Vec<Field<'_>> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Self::new(&fields)
     }
 }
 

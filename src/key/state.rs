@@ -6,13 +6,16 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// The state of a data key. A tenant has one Active key for each scope and period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum KeyState {
     /// Seals and opens.
     Active,
     /// Opens only: it was rotated.
     Deactivated,
+    /// Opens only, and was given up because somebody else may know it (SP 800-57 part 1, section 7.5).
+    Compromised,
     /// Neither, until it is restored.
     Suspended,
     /// Its wrapped bytes are gone; nothing sealed under it opens again.
@@ -25,6 +28,7 @@ impl KeyState {
         match self {
             Self::Active => "active",
             Self::Deactivated => "deactivated",
+            Self::Compromised => "compromised",
             Self::Suspended => "suspended",
             Self::Destroyed => "destroyed",
         }
@@ -41,7 +45,7 @@ impl FromStr for KeyState {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Active, Self::Deactivated, Self::Suspended, Self::Destroyed]
+        [Self::Active, Self::Deactivated, Self::Compromised, Self::Suspended, Self::Destroyed]
             .into_iter()
             .find(|state| state.as_str() == text)
             .ok_or_else(|| Error::malformed("an unknown key state"))

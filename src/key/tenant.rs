@@ -1,62 +1,175 @@
 //! Tenant records: a tenant's row in the key store.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::erasure::Erasure;
+use crate::key::export::{Export, MAX_EXPORTS};
+use crate::key::floor::{Floor, MAX_FLOORS};
 use crate::key::id::{KeyId, TenantId};
+use crate::key::incarnation::Incarnation;
+use crate::key::journal::JournalHead;
+use crate::key::kek_history::KekHistory;
 use crate::key::period::PeriodLabel;
 use crate::key::policy::TenantPolicy;
+use crate::key::record::{KeyRecord, erased};
 use crate::key::revocation::Revocation;
 use crate::key::rewrap::RewrapOrder;
+use crate::key::row_digest::RowDigest;
 use crate::key::scope::Scope;
+use crate::key::state::KeyState;
+use crate::key::suspension::Suspension;
+use crate::key::wrapped_key::WrappedKey;
 
 /// Most revocations, and most erasures that wait, of one tenant at a time: every load goes through them.
 pub(crate) const MAX_RULES: usize = 1000;
 
 /// The stored row of a tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TenantRecord {
     /// Whose.
     pub tenant: TenantId,
+    /// Which life of that name: drawn at enrolment.
+    pub incarnation: Incarnation,
+    /// Counts the changes of the row, so that life-cycle decisions have an order. A new row has 1.
+    pub epoch: u64,
+    /// The row of the epoch before; `None` for a new one.
+    pub predecessor: Option<RowDigest>,
+    /// When it was enrolled, in Unix milliseconds.
+    pub enrolled_at: i64,
     /// What it decided about its keys.
     pub policy: TenantPolicy,
     /// What is revoked at present.
     pub revocations: Vec<Revocation>,
+    /// What opens nothing for a while.
+    pub suspensions: Vec<Suspension>,
     /// What is waiting to be erased.
     pub erasures: Vec<Erasure>,
     /// The rewrap under way, until every record is done.
     pub rewrap: Option<RewrapOrder>,
-    /// When it was enrolled, in Unix milliseconds.
-    pub enrolled_at: i64,
-    /// Counts the changes of the row, so that life-cycle decisions have an order: compare-and-set goes by it, a data key is
-    /// inserted only under the epoch it was made under, and a node that saw a higher one refuses a lower one. A new row has
-    /// 1.
-    pub epoch: u64,
+    /// Which KEKs records may be wrapped under, by the epoch of the wrapping.
+    pub keks: KekHistory,
+    /// Which keys were erased: they open no more, whatever the store shows.
+    pub erased: Vec<Floor>,
+    /// Which keys were given up after a compromise: they seal no more, whatever the store shows.
+    pub compromised: Vec<Floor>,
+    /// Which KEKs data keys were exported to.
+    pub exports: Vec<Export>,
+    /// Where the tenant's journal ends.
+    pub journal: JournalHead,
 }
 
 impl TenantRecord {
     /// The row of a tenant that is enrolled at this moment (Unix milliseconds).
-    pub(crate) fn enrolled(tenant: TenantId, policy: TenantPolicy, enrolled_at: i64) -> Self {
-        let (revocations, erasures) = (Vec::new(), Vec::new());
-        Self { tenant, policy, revocations, erasures, rewrap: None, enrolled_at, epoch: 1 }
+    ///
+    /// # Errors
+    /// `Unavailable` if the operating system gives no randomness.
+    pub(crate) fn enrolled(tenant: TenantId, policy: TenantPolicy, enrolled_at: i64) -> Result<Self> {
+        Ok(Self {
+            tenant,
+            incarnation: Incarnation::draw()?,
+            epoch: 1,
+            predecessor: None,
+            enrolled_at,
+            keks: KekHistory::enrolled(policy.keks().clone()),
+            policy,
+            revocations: Vec::new(),
+            suspensions: Vec::new(),
+            erasures: Vec::new(),
+            rewrap: None,
+            erased: Vec::new(),
+            compromised: Vec::new(),
+            exports: Vec::new(),
+            journal: JournalHead::default(),
+        })
     }
 
     /// Checks what a store read, before anything is done with it.
     ///
     /// # Errors
-    /// `Malformed` if no store was given such a row.
+    /// `Malformed` if no control plane wrote such a row.
     pub(crate) fn check_stored(&self) -> Result<()> {
-        if self.epoch == 0 {
-            return Err(Error::malformed("a tenant's stored row has epoch 0"));
+        if self.epoch == 0 || (self.epoch == 1) != self.predecessor.is_none() {
+            return Err(Error::malformed("a tenant's stored row has no epoch, or no predecessor"));
         }
-        let checked = self.policy.check().and_then(|()| self.check());
+        let keks = self.rewrap.as_ref().map_or(self.policy.keks(), |order| &order.to);
+        let checked = self.policy.check().and_then(|()| self.check()).and_then(|()| self.keks.check(self.epoch, keks));
         checked.map_err(|e| Error::malformed("a tenant's stored row is beyond its limits").with_source(e))
+    }
+
+    /// Checks that a key record is one of this row's: of this life of the tenant, and wrapped for KEKs that this row allows, shape
+    /// included. No KMS is asked with a KEK that only a record names.
+    ///
+    /// # Errors
+    /// `Conflict` if the record is of a later epoch: the row was read too early; `Tampered`, naming the key.
+    pub(crate) fn check_record(&self, record: &KeyRecord) -> Result<()> {
+        let epochs = [record.made_epoch, record.wrapped_epoch, record.pending.as_ref().map_or(0, |p| p.epoch)];
+        let in_force = |wrapped: &WrappedKey, epoch| self.keks.in_force_at(epoch) == Some(&wrapped.expression());
+        let problem = if record.tenant != self.tenant || record.incarnation != self.incarnation {
+            "is another tenant's, or of an earlier enrolment"
+        } else if epochs.iter().any(|epoch| *epoch > self.epoch) {
+            let message = "a key record is of a later epoch than its tenant's row; read it again";
+            return Err(Error::new(ErrorKind::Conflict, message).with_tenant(self.tenant.as_str()));
+        } else if record.wrapped.as_ref().is_some_and(|wrapped| !in_force(wrapped, record.wrapped_epoch))
+            || record.pending.as_ref().is_some_and(|pending| !in_force(&pending.wrapped, pending.epoch))
+        {
+            "is wrapped for other KEKs than the tenant's row allows"
+        } else {
+            return Ok(());
+        };
+        let message =
+            format!("the record of data key {} {problem}: the key store was edited or put back", record.key_id);
+        Err(Error::new(ErrorKind::Tampered, message).with_tenant(self.tenant.as_str()))
+    }
+
+    /// # Errors
+    /// `Erased` if the key was erased, whatever its record says.
+    pub(crate) fn check_not_erased(&self, record: &KeyRecord) -> Result<()> {
+        if self.erased.iter().any(|floor| floor.covers(record)) {
+            return Err(erased().with_tenant(self.tenant.as_str()).with_region(record.region.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Whether the key was given up after a compromise: it seals no more.
+    pub(crate) fn is_compromised(&self, record: &KeyRecord) -> bool {
+        self.compromised.iter().any(|floor| floor.covers(record))
+    }
+
+    /// The suspension of opening that covers a key at `now`, if any does: the one that ends last.
+    pub(crate) fn suspension(&self, record: &KeyRecord, now: i64) -> Option<&Suspension> {
+        let covering = self.suspensions.iter().filter(|s| now < s.until && s.selector.covers_record(record));
+        covering.max_by_key(|s| s.until)
+    }
+
+    /// The state of a key as this row has it: what forbids stands here, and a record's own state only narrows further.
+    pub(crate) fn state_of(&self, record: &KeyRecord) -> KeyState {
+        if record.state == KeyState::Destroyed || self.check_not_erased(record).is_err() {
+            return KeyState::Destroyed;
+        }
+        let (scope, period) = record.at();
+        if self.check_not_revoked(scope, period, Some(&record.key_id)).is_err() {
+            return KeyState::Suspended;
+        }
+        match record.state {
+            KeyState::Active | KeyState::Deactivated if self.is_compromised(record) => KeyState::Compromised,
+            state => state,
+        }
     }
 
     /// # Errors
     /// `Limit` if there are too many rules.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.revocations.len() > MAX_RULES || self.erasures.len() > MAX_RULES {
-            return Err(Error::limit("a tenant has at most 1000 revocations, and as many erasures that wait"));
+        let most = self.revocations.len().max(self.erasures.len()).max(self.suspensions.len());
+        if most > MAX_RULES
+            || self.erased.len().max(self.compromised.len()) > MAX_FLOORS
+            || self.exports.len() > MAX_EXPORTS
+        {
+            return Err(Error::limit(
+                "a tenant has at most 1000 revocations, as many suspensions, as many erasures that wait, and 100 KEKs that keys \
+                 were exported to",
+            ));
         }
         Ok(())
     }
@@ -94,7 +207,7 @@ mod tests {
 
     fn row() -> TenantRecord {
         let policy = TenantPolicy::new(crate::key::kek::KekUri::new("local:a").unwrap(), "eu".parse().unwrap());
-        TenantRecord::enrolled(TenantId::new("acme").unwrap(), policy, 1)
+        TenantRecord::enrolled(TenantId::new("acme").unwrap(), policy, 1).unwrap()
     }
 
     fn erasure(carried_out_since: Option<i64>) -> Erasure {

@@ -1,5 +1,7 @@
 //! A data key as it rests: wrapped, in the shape of a KEK expression.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::key::kek::KekUri;
 use crate::key::kek_expression::KekExpression;
@@ -17,7 +19,8 @@ pub struct Wrapping {
 }
 
 /// A wrapped data key, in the shape of the [`KekExpression`] that it was wrapped for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StoredKey", into = "StoredKey")]
 pub enum WrappedKey {
     /// Wrapped by one KEK.
     One(Wrapping),
@@ -29,12 +32,50 @@ pub enum WrappedKey {
 }
 
 /// A data key wrapped anew, not proven yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pending {
     /// The new wrapping.
     pub wrapped: WrappedKey,
     /// The epoch of the rewrap order it was made for.
     pub epoch: u64,
+}
+
+/// `{"kek": URI, "wrapped": hex}`, `{"any_of": […]}` or `{"all_of": […]}`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum StoredKey {
+    One { kek: KekUri, wrapped: String },
+    AnyOf { any_of: Vec<StoredKey> },
+    AllOf { all_of: Vec<StoredKey> },
+}
+
+impl From<WrappedKey> for StoredKey {
+    fn from(key: WrappedKey) -> Self {
+        let each = |of: Vec<WrappedKey>| of.into_iter().map(Self::from).collect();
+        match key {
+            WrappedKey::One(w) => Self::One { kek: w.kek, wrapped: base16ct::lower::encode_string(&w.wrapped) },
+            WrappedKey::AnyOf(of) => Self::AnyOf { any_of: each(of) },
+            WrappedKey::AllOf(of) => Self::AllOf { all_of: each(of) },
+        }
+    }
+}
+
+impl TryFrom<StoredKey> for WrappedKey {
+    type Error = Error;
+
+    fn try_from(stored: StoredKey) -> Result<Self> {
+        let each = |of: Vec<StoredKey>| of.into_iter().map(Self::try_from).collect::<Result<_>>();
+        match stored {
+            StoredKey::One { kek, wrapped } => {
+                let wrapped = base16ct::lower::decode_vec(&wrapped)
+                    .map_err(|_| Error::malformed("a wrapped key is not lower-case hexadecimal"))?;
+                Ok(Self::One(Wrapping { kek, wrapped }))
+            }
+            StoredKey::AnyOf { any_of } => each(any_of).map(Self::AnyOf),
+            StoredKey::AllOf { all_of } => each(all_of).map(Self::AllOf),
+        }
+    }
 }
 
 impl WrappedKey {

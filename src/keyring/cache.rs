@@ -27,7 +27,9 @@ pub(crate) struct CachedKey {
     pub(crate) period: Option<PeriodLabel>,
     pub(crate) keks: KekExpression,
     pub(crate) key: LoadedKey,
-    /// Opens until then: the time to live, counted from before the unwrap.
+    /// In memory until then: the time to live, counted from before the unwrap.
+    lives_until: Duration,
+    /// Opens until then: as long as it lives, unless opening is suspended.
     pub(crate) opens_until: Duration,
     /// Seals until then: not beyond its period or its rotation age either.
     pub(crate) seals_until: Duration,
@@ -53,6 +55,7 @@ impl CachedKey {
             period,
             keks,
             key,
+            lives_until: loaded + ttl,
             opens_until: loaded + ttl,
             seals_until: loaded + ttl.min(seals_for),
             refresh_at: AtomicU64::new(nanos(loaded + TenantPolicy::refreshed_after(ttl))),
@@ -272,7 +275,7 @@ impl KeyCache {
     /// Takes out what is past its end at `now`.
     pub(crate) fn sweep(&self, now: Duration) -> usize {
         let mut book = lock(&self.book);
-        let expired: Vec<_> = book.order.values().filter(|key| now >= key.opens_until).cloned().collect();
+        let expired: Vec<_> = book.order.values().filter(|key| now >= key.lives_until).cloned().collect();
         for key in &expired {
             self.take(&mut book, key);
         }
@@ -312,6 +315,15 @@ impl KeyCache {
             }
         }
         stopped
+    }
+
+    /// As [`Self::stop_sealing`], of all tenants.
+    pub(crate) fn stop_all_sealing(&self, meanwhile: impl FnOnce()) -> usize {
+        let _book = lock(&self.book);
+        meanwhile();
+        let slots = lock(&self.slots);
+        let filled = slots.values().filter(|slot| !slot.is_empty());
+        filled.map(|slot| slot.set(None)).count()
     }
 
     /// How many keys are cached.
@@ -405,7 +417,6 @@ pub(super) mod tests {
     use crate::key::kek::KekUri;
     use crate::key::record::KeyRecord;
     use crate::key::region::Region;
-    use crate::key::state::KeyState;
 
     pub(in crate::keyring) const TTL: Duration = Duration::from_secs(300);
 
@@ -432,21 +443,13 @@ pub(super) mod tests {
         bytes[1..=of.len()].copy_from_slice(of.as_bytes());
         let data_key = DataKey::take(&mut bytes).unwrap();
         let kek = KekUri::new("local:a").unwrap();
-        let record = KeyRecord {
-            tenant: tenant(of),
-            key_id: KeyId::of(&data_key, Suite::Aes256Gcm).unwrap(),
-            suite: Suite::Aes256Gcm,
-            scope: scope(channel),
-            period: None,
-            region: Region::new("eu").unwrap(),
-            state: KeyState::Active,
-            state_since: 0,
-            wrapped: None,
-            pending: None,
-            wrapped_epoch: 1,
-            created_at: 0,
-            revision: 1,
-        };
+        let record = KeyRecord::bare(
+            tenant(of),
+            KeyId::of(&data_key, Suite::Aes256Gcm).unwrap(),
+            Suite::Aes256Gcm,
+            scope(channel),
+            Region::new("eu").unwrap(),
+        );
         let loaded_key = LoadedKey::verified(&data_key, &record, Arc::clone(budget)).unwrap();
         Arc::new(CachedKey::new(record.tenant, None, kek.into(), loaded_key, loaded, TTL, Duration::MAX))
     }

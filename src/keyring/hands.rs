@@ -6,12 +6,19 @@
 //!
 //! Who takes the key out of the slot empties the places, too, and for that waits until a thread that is in one is through
 //! with its message. That is short: longer messages than [`LONGEST`] are not sealed or opened in a place.
+//!
+//! A process that is forked off has places of its own, made when it first needs one. Those it inherits may be taken by threads that
+//! were not copied and never leave them. For the same reason no place is made under a lock.
 
 use std::cell::Cell;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use once_cell::race::{OnceBox, OnceNonZeroUsize};
+
+use crate::crypto::generation::{self, Process};
 use crate::crypto::message::SealFailure;
 use crate::crypto::secret::Plaintext;
 use crate::error::Result;
@@ -72,17 +79,30 @@ impl Held {
 struct Place(TryLock<Option<Held>>);
 
 /// A place that is made when it is first taken.
-type LatePlace = OnceLock<Box<Place>>;
+type LatePlace = OnceBox<Place>;
 
 /// The places of one slot.
-#[derive(Default)]
 pub(crate) struct Hands {
+    /// Whose threads use them.
+    process: Option<Process>,
     first: LatePlace,
     /// Made when two threads have met in a place.
-    more: OnceLock<Box<[LatePlace]>>,
+    more: OnceBox<Box<[LatePlace]>>,
+    /// Those of a process that was forked off from this one.
+    forked: OnceBox<Hands>,
+}
+
+impl Default for Hands {
+    fn default() -> Self {
+        Self::of(generation::process().ok())
+    }
 }
 
 impl Hands {
+    fn of(process: Option<Process>) -> Self {
+        Self { process, first: LatePlace::new(), more: OnceBox::new(), forked: OnceBox::new() }
+    }
+
     /// Runs `work` with the key that `current` gives, if any, to work on a message of `len` bytes.
     #[inline]
     pub(crate) fn with<R>(
@@ -108,16 +128,46 @@ impl Hands {
         Some(work(held))
     }
 
-    /// Drops what is held in the places, once those who are in one have left it.
+    /// Drops what is held in the places, once those who are in one have left it. What a thread had in its hands when another forked
+    /// stays in the child's memory, where nobody can reach it any more.
     pub(crate) fn empty(&self) {
-        for place in std::iter::once(&self.first).chain(self.more.get().into_iter().flatten()).filter_map(OnceLock::get)
+        let is_current = self.process.is_some_and(Process::is_current);
+        for place in std::iter::once(&self.first).chain(self.more.get().into_iter().flatten()).filter_map(OnceBox::get)
         {
-            *waited_for(&place.0) = None;
+            // Nobody who is alive works in a place that another process made.
+            let left = if is_current { Some(waited_for(&place.0)) } else { place.0.try_lock() };
+            if let Some(mut left) = left {
+                *left = None;
+            }
         }
+        if let Some(forked) = self.forked.get() {
+            forked.empty();
+        }
+    }
+
+    /// The places of the process that asks. `None` where a fork would go unnoticed.
+    #[inline]
+    fn here(&self) -> Option<&Self> {
+        if self.process.is_some_and(Process::is_current) { Some(self) } else { self.here_after_fork() }
+    }
+
+    #[cold]
+    fn here_after_fork(&self) -> Option<&Self> {
+        let process = Some(generation::process().ok()?);
+        let mut hands = self;
+        while hands.process != process {
+            hands = hands.forked.get_or_init(|| Box::new(Self::of(process)));
+        }
+        Some(hands)
     }
 
     #[inline]
     fn take(&self) -> Option<Locked<'_, Option<Held>>> {
+        self.here().and_then(Self::take_here)
+    }
+
+    #[inline]
+    fn take_here(&self) -> Option<Locked<'_, Option<Held>>> {
         match self.more.get() {
             None => late(&self.first),
             Some(more) => place(more, number()),
@@ -128,7 +178,7 @@ impl Hands {
     /// Another place than the one of this thread's number, which is taken: under another number, under which the thread stays.
     #[cold]
     fn take_another(&self) -> Option<Locked<'_, Option<Held>>> {
-        let more = self.more.get_or_init(|| (0..enough()).map(|_| LatePlace::new()).collect());
+        let more = self.more.get_or_init(|| Box::new((0..enough()).map(|_| LatePlace::new()).collect()));
         (0..more.len()).find_map(|_| {
             renumber();
             place(more, number())
@@ -170,9 +220,10 @@ fn renumber() {
 
 /// Twice as many places as threads can run at once: threads that move on from a taken one find a free one soon.
 fn enough() -> usize {
-    static ENOUGH: OnceLock<usize> = OnceLock::new();
+    static ENOUGH: OnceNonZeroUsize = OnceNonZeroUsize::new();
     let twice = || 2 * std::thread::available_parallelism().map_or(1, usize::from);
-    *ENOUGH.get_or_init(|| twice().next_power_of_two().min(MOST))
+    let enough = || NonZeroUsize::new(twice().next_power_of_two().min(MOST)).unwrap_or(NonZeroUsize::MIN);
+    ENOUGH.get_or_init(enough).get()
 }
 
 #[cfg(all(test, shuttle))]

@@ -6,17 +6,23 @@ use std::time::Duration;
 use crate::crypto::allotment::Budget;
 use crate::crypto::secret::DataKey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::attribution::Attribution;
 use crate::key::data_key::LoadedKey;
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
-use crate::key::record::KeyRecord;
+use crate::key::record::{KeyRecord, Transition};
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
-use crate::key::tenant::TenantRecord;
+use crate::key::suspension::opens_suspended;
 use crate::keyring::Keyring;
 use crate::keyring::cache::{CachedKey, Slot};
-use crate::store::Placed;
+use crate::keyring::rows::{KeyRow, TenantRow};
+
+/// Why a node makes a key by itself.
+const FIRST_USE: &str = "first use";
+/// Why a key seals no more.
+const SUCCEEDED: &str = "succeeded by a new key";
 
 /// The moment at which a load began. Lives of keys are counted from here, before anything was read or unwrapped.
 #[derive(Clone, Copy)]
@@ -31,24 +37,15 @@ struct Found {
     data_key: Option<DataKey>,
 }
 
+/// A data key that this process made, and why.
+struct New {
+    record: KeyRecord,
+    data_key: DataKey,
+}
+
 impl Keyring {
     pub(crate) fn began(&self) -> Began {
         Began { monotonic: self.clock.monotonic(), unix_millis: self.clock.unix_millis() }
-    }
-
-    /// A tenant's row as it is now.
-    ///
-    /// # Errors
-    /// `UnknownTenant` if there is none; `RolledBack` if a newer one was seen.
-    pub(crate) async fn tenant(&self, tenant: &TenantId) -> Result<TenantRecord> {
-        let least = self.epochs.least(tenant).await?;
-        let row = self.store.tenant(tenant).await?.filter(|row| row.tenant == *tenant);
-        if least > 0 || row.is_some() {
-            self.epochs.saw(tenant, row.as_ref().map_or(0, |row| row.epoch), least).await?;
-        }
-        row.ok_or_else(|| Error::new(ErrorKind::UnknownTenant, "no such tenant is enrolled; enroll it first"))
-            .and_then(|row| row.check_stored().map(|()| row))
-            .map_err(|e| e.with_tenant(tenant.as_str()))
     }
 
     /// The Active key of a scope, created or succeeded where that is due: of the present period, or of `past`.
@@ -66,22 +63,17 @@ impl Keyring {
             None => row.policy.key_period().label(began.unix_millis)?,
         };
         let found = match self.active(&row, scope, period.as_ref()).await? {
-            None => {
-                let new = self.make(&row, scope, period.clone(), began).await?;
-                let placed = self.store.insert_active(&new.record).await?;
-                placed_or(placed, new)
+            None => self.make_first(&row, scope, period.clone(), began).await?.into(),
+            Some(active) if self.is_due(&row, &active, slot, began) => {
+                self.make_successor(&row, scope, period.clone(), &active, began, FIRST_USE).await?.into()
             }
-            Some(active) if Self::is_due(&row, &active, slot, began) => {
-                self.make_successor(&row, scope, period.clone(), &active, began).await?
-            }
-            Some(active) => Found { record: active, data_key: None },
+            Some(active) => Found { record: active.record, data_key: None },
         };
         let record = &found.record;
-        if record.tenant != *tenant || record.scope != *scope || record.period != period {
-            return Err(wrong_record(tenant));
-        }
         self.check_served(record.region.as_str())?;
         record.check_opens()?;
+        row.check_record(record)?;
+        self.known.saw(tenant, scope, period.as_ref(), record.key_id);
         let mut key = self.cached(&row, found, period.as_ref(), slot, (tenant, scope), began).await?;
         if past.is_some() {
             // It seals again what belongs to its period. Should it come into the scope's slot, nothing new is sealed with it.
@@ -97,14 +89,16 @@ impl Keyring {
     pub(crate) async fn load_opening(&self, tenant: &TenantId, key_id: &KeyId) -> Result<CachedKey> {
         let began = self.began();
         let row = self.tenant(tenant).await?;
-        let record = self.store.key(tenant, key_id).await?.ok_or_else(Error::unopenable)?;
-        if record.tenant != *tenant || record.key_id != *key_id {
-            return Err(wrong_record(tenant));
-        }
+        let record = self.key_row(tenant, key_id).await?.ok_or_else(Error::unopenable)?.record;
+        row.check_record(&record)?;
         self.check_served(record.region.as_str())?;
         row.policy.check_region(&record.region)?;
         row.check_not_revoked(&record.scope, record.period.as_ref(), Some(&record.key_id))?;
+        row.check_not_erased(&record)?;
         record.check_opens()?;
+        if let Some(suspension) = row.suspension(&record, began.unix_millis) {
+            return Err(opens_suspended(Some(suspension.until)).with_tenant(tenant.as_str()));
+        }
         let slot = self.cache.slot(tenant, &record.scope);
         let period = row.policy.key_period().label(began.unix_millis)?;
         let (_, scope) = slot.at();
@@ -113,73 +107,113 @@ impl Keyring {
     }
 
     /// Makes a new data key for the scope now, whether due or not, and returns its id.
-    pub(crate) async fn rotate(&self, tenant: &TenantId, scope: &Scope) -> Result<KeyId> {
+    pub(crate) async fn rotate(&self, tenant: &TenantId, scope: &Scope, by: &Attribution) -> Result<KeyId> {
         let began = self.began();
         let row = self.tenant(tenant).await?;
         let period = row.policy.key_period().label(began.unix_millis)?;
-        let placed = match self.active(&row, scope, period.as_ref()).await? {
-            None => {
-                let new = self.make(&row, scope, period, began).await?;
-                placed_or(self.store.insert_active(&new.record).await?, new)
-            }
-            Some(active) => self.make_successor(&row, scope, period, &active, began).await?,
+        let made = match self.active(&row, scope, period.as_ref()).await? {
+            None => self.make_first(&row, scope, period.clone(), began).await?,
+            Some(active) => self.make_successor(&row, scope, period.clone(), &active, began, by.reason()).await?,
         };
-        Ok(placed.record.key_id)
+        self.known.saw(tenant, scope, period.as_ref(), made.record.key_id);
+        Ok(made.record.key_id)
     }
 
     /// The Active key of a scope and period, once policy, region and revocations allow one.
-    async fn active(
-        &self,
-        row: &TenantRecord,
-        scope: &Scope,
-        period: Option<&PeriodLabel>,
-    ) -> Result<Option<KeyRecord>> {
+    async fn active(&self, row: &TenantRow, scope: &Scope, period: Option<&PeriodLabel>) -> Result<Option<KeyRow>> {
         row.policy.check_scope(scope)?;
         self.check_served(row.policy.home_region().as_str())?;
         row.check_not_revoked(scope, period, None)?;
-        let active = self.store.active_key(&row.tenant, scope, period).await?;
+        let active = self.active_row(&row.tenant, scope, period).await?;
         if let Some(active) = &active {
+            row.check_record(active)?;
             row.check_not_revoked(scope, period, Some(&active.key_id))?;
         }
         Ok(active)
     }
 
-    /// Whether the Active key must seal no more: too old, spent, or of another region or suite than the policy's.
-    fn is_due(row: &TenantRecord, active: &KeyRecord, slot: &Slot, began: Began) -> bool {
+    /// Whether the Active key must seal no more: too old, spent, given up after a compromise, erased, made by a node that was
+    /// evicted since, or of another region or suite than the policy's.
+    fn is_due(&self, row: &TenantRow, active: &KeyRow, slot: &Slot, began: Began) -> bool {
         let policy = &row.policy;
         policy.rotation_policy().remaining(active.created_at, began.unix_millis).is_zero()
             || slot.budget(&active.key_id, policy.rotation_policy().messages()).is_spent()
             || active.region != *policy.home_region()
             || active.suite != policy.key_suite()
+            || !self.may_seal(row, active)
     }
 
-    async fn make_successor(
+    /// Whether a record may seal, whatever its age: what forbids stands in the tenant's row, and in the room's generation.
+    pub(crate) fn may_seal(&self, row: &TenantRow, record: &KeyRecord) -> bool {
+        record.state == KeyState::Active
+            && record.made_generation == self.authority.load().generation()
+            && !row.is_compromised(record)
+            && row.check_not_erased(record).is_ok()
+    }
+
+    /// A new data key where the store shows no Active one. If this process knows one, the store has to show why it is none any
+    /// more.
+    async fn make_first(
         &self,
-        row: &TenantRecord,
+        row: &TenantRow,
         scope: &Scope,
         period: Option<PeriodLabel>,
-        active: &KeyRecord,
         began: Began,
-    ) -> Result<Found> {
-        let new = self.make(row, scope, period, began).await?;
-        let placed = self.store.succeed(&active.key_id, &new.record).await?;
-        Ok(placed_or(placed, new))
+    ) -> Result<New> {
+        if let Some(key_id) = self.known.active(&row.tenant, scope, period.as_ref()) {
+            let known = self.key_row(&row.tenant, &key_id).await?;
+            if known.is_none_or(|known| known.state == KeyState::Active) {
+                let message = format!(
+                    "the key store shows no Active key of this scope, but this process knows one ({key_id}): the store hides it, \
+                     lost it, or was put back"
+                );
+                let hidden = Error::new(ErrorKind::StoreInconsistent, message);
+                return Err(hidden.with_tenant(row.tenant.as_str()).with_region(row.policy.home_region().as_str()));
+            }
+        }
+        self.known.check_creations(&row.tenant, scope, period.as_ref())?;
+        let new = self.make(row, scope, period, began, FIRST_USE).await?;
+        self.put_keys_under(row, vec![self.key_write(&new.record, None)?]).await?;
+        let record = &new.record;
+        self.known.created(&record.tenant, scope, record.period.as_ref());
+        Ok(new)
+    }
+
+    /// A new data key in the place of the Active one, which becomes Deactivated, or Compromised where it was given up.
+    async fn make_successor(
+        &self,
+        row: &TenantRow,
+        scope: &Scope,
+        period: Option<PeriodLabel>,
+        active: &KeyRow,
+        began: Began,
+        reason: &str,
+    ) -> Result<New> {
+        let new = self.make(row, scope, period, began, reason).await?;
+        let state = if row.is_compromised(active) { KeyState::Compromised } else { KeyState::Deactivated };
+        let by = Attribution::of_data_plane(SUCCEEDED);
+        let old = active.record.clone().into_state(state, began.unix_millis, &by);
+        self.put_keys_under(row, vec![self.key_write(&old, Some(active))?, self.key_write(&new.record, None)?]).await?;
+        Ok(new)
     }
 
     /// A new data key, wrapped for the policy's KEKs, every wrapping opened again and compared.
     async fn make(
         &self,
-        row: &TenantRecord,
+        row: &TenantRow,
         scope: &Scope,
         period: Option<PeriodLabel>,
         began: Began,
-    ) -> Result<Found> {
+        reason: &str,
+    ) -> Result<New> {
         let policy = &row.policy;
         let (suite, region) = (policy.key_suite(), policy.home_region());
         let context = EncryptionContext::new(&row.tenant, region, suite, scope, period.as_ref())?;
         let (data_key, wrapped) = self.generate(row, policy.keks(), &context).await?;
+        let by = Attribution::of_data_plane(reason);
         let record = KeyRecord {
             tenant: row.tenant.clone(),
+            incarnation: row.incarnation,
             key_id: KeyId::of(&data_key, suite)?,
             suite,
             scope: scope.clone(),
@@ -190,20 +224,22 @@ impl Keyring {
             wrapped: Some(wrapped.clone()),
             pending: None,
             wrapped_epoch: row.epoch,
+            made_epoch: row.epoch,
+            made_generation: self.authority.load().generation(),
             created_at: began.unix_millis,
-            revision: 1,
+            transitions: vec![Transition::new(KeyState::Active, began.unix_millis, &by)],
         };
         if policy.verifies_new_keys() {
             self.prove(row, &record, &wrapped).await?;
         }
-        Ok(Found { record, data_key: Some(data_key) })
+        Ok(New { record, data_key })
     }
 
     /// Unwraps where need be, verifies, and says how long the key may be used. It seals if it is the Active one of `period`.
     /// `whose` are the record's tenant and scope, as others have them: who shares them has less in memory, and less to compare.
     async fn cached(
         &self,
-        row: &TenantRecord,
+        row: &TenantRow,
         found: Found,
         period: Option<&PeriodLabel>,
         slot: &Slot,
@@ -217,7 +253,7 @@ impl Keyring {
             None => self.unwrap(row, &record).await?,
         };
         let rotation = row.policy.rotation_policy();
-        let seals = record.state == KeyState::Active
+        let seals = self.may_seal(row, &record)
             && record.region == *row.policy.home_region()
             && record.period.as_ref() == period;
         let budget = slot.budget_if(seals, &record.key_id, rotation.messages());
@@ -229,20 +265,19 @@ impl Keyring {
         }
         let keks = record.wrapped.as_ref().ok_or_else(Error::unopenable)?.expression();
         let ttl = row.policy.key_cache_ttl();
-        Ok(CachedKey::new(record.tenant, record.period, keks, key, began.monotonic, ttl, seals_for))
+        let opens = row.suspension(&record, began.unix_millis).is_none();
+        let mut key = CachedKey::new(record.tenant, record.period, keks, key, began.monotonic, ttl, seals_for);
+        if !opens {
+            // Incident mode: what is sealed meanwhile is sealed, and opens when the suspension has ended.
+            key.opens_until = began.monotonic;
+        }
+        Ok(key)
     }
 }
 
-fn wrong_record(tenant: &TenantId) -> Error {
-    Error::new(ErrorKind::KeyMismatch, "the key store returned another key's record; it is wrong or tampered with")
-        .with_tenant(tenant.as_str())
-}
-
-fn placed_or(placed: Placed, new: Found) -> Found {
-    match placed {
-        Placed::New => new,
-        // Another node was first: its key is the one, ours was never used.
-        Placed::Existing(record) => Found { record: *record, data_key: None },
+impl From<New> for Found {
+    fn from(new: New) -> Self {
+        Self { record: new.record, data_key: Some(new.data_key) }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Floor 4: the keyring. The only place where KMS, store and clock meet: the cache, loading keys into it, purging it.
 
-pub(crate) mod anchor;
 pub(crate) mod cache;
 pub(crate) mod cow_map;
 pub(crate) mod flight;
 pub(crate) mod hands;
+pub(crate) mod known;
 pub(crate) mod loading;
+pub(crate) mod rollback;
+pub(crate) mod room_keys;
+pub(crate) mod rows;
 pub(crate) mod watch;
 pub(crate) mod wrapping;
 
@@ -16,18 +19,27 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::clock::Clock;
+use crate::crypto::generation::Process;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::region::Region;
 use crate::key::revocation::Selector;
+use crate::key::room_record::RoomRecord;
 use crate::key::scope::Scope;
-use crate::keyring::anchor::{EpochAnchor, Epochs};
 use crate::keyring::cache::{CachedKey, KeyCache, Slot, SlotRef};
 use crate::keyring::flight::{Flights, Loaded, Stale, Wanted, landing};
+use crate::keyring::known::Known;
+use crate::keyring::rollback::Seen;
+use crate::keyring::room_keys::RoomSource;
+use crate::keyring::rows::KnownRoom;
 use crate::keyring::watch::{Watch, watching};
 use crate::kms::router::KmsRouter;
+use crate::row::Stored;
+use crate::row::authority::{Authority, ControlKey};
 use crate::store::KeyStore;
+use crate::sync::ArcSwap;
+use crate::watermark::Watermark;
 
 /// How often expired keys are taken out of memory. They stop being used at their end, whenever that is.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -42,10 +54,21 @@ pub(crate) struct Keyring {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cache: Arc<KeyCache>,
     pub(crate) watch: Watch,
+    /// What verifies stored rows.
+    pub(crate) authority: ArcSwap<Authority>,
+    /// Where the room's keys come from; `None` where the store is trusted.
+    pub(crate) source: Option<RoomSource>,
+    pub(crate) watermark: Option<Arc<dyn Watermark>>,
+    pub(crate) control: tokio::sync::Mutex<Option<Arc<ControlKey>>>,
+    /// The room's row, as this process knows it.
+    pub(crate) room: std::sync::Mutex<KnownRoom>,
+    pub(crate) known: Known,
+    pub(crate) seen: Seen,
     serving: BTreeSet<Region>,
-    epochs: Epochs,
     flights: Flights,
     runtime: Handle,
+    /// Whose runtime that is.
+    process: Process,
 }
 
 /// What a keyring is built from.
@@ -56,8 +79,12 @@ pub(crate) struct Parts {
     pub(crate) cache: KeyCache,
     pub(crate) serving: BTreeSet<Region>,
     pub(crate) revocation_bound: Duration,
-    pub(crate) anchor: Option<Arc<dyn EpochAnchor>>,
+    pub(crate) authority: Authority,
+    pub(crate) source: Option<RoomSource>,
+    pub(crate) room: Option<Stored<RoomRecord>>,
+    pub(crate) watermark: Option<Arc<dyn Watermark>>,
     pub(crate) runtime: Handle,
+    pub(crate) process: Process,
 }
 
 impl Keyring {
@@ -69,9 +96,16 @@ impl Keyring {
             cache: Arc::new(parts.cache),
             watch: Watch::new(parts.revocation_bound),
             serving: parts.serving,
-            epochs: Epochs::new(parts.anchor),
+            authority: ArcSwap::from_pointee(parts.authority),
+            source: parts.source,
+            watermark: parts.watermark,
+            control: tokio::sync::Mutex::default(),
+            room: std::sync::Mutex::new(parts.room.map(KnownRoom::of).unwrap_or_default()),
+            known: Known::default(),
+            seen: Seen::default(),
             flights: Flights::default(),
             runtime: parts.runtime,
+            process: parts.process,
         });
         keyring.runtime.spawn(sweeping(Arc::downgrade(&keyring)));
         keyring.runtime.spawn(watching(Arc::downgrade(&keyring)));
@@ -100,6 +134,7 @@ impl Keyring {
 
     /// A scope's Active key, loaded into its slot unless one stands there that still seals.
     pub(crate) async fn sealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope) -> Loaded {
+        self.check_loads()?;
         self.renew_lease().await?;
         let in_hand = || {
             let key = self.slot(tenant, scope).slot().current()?;
@@ -111,12 +146,15 @@ impl Keyring {
     /// Loads the Active key of a scope in a period that is past, created if there is none: for sealing again what belongs
     /// there. It is kept among the opening keys.
     pub(crate) async fn resealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope, past: PeriodLabel) -> Loaded {
+        self.check_loads()?;
         landing(self.start(Wanted::Resealing(tenant.clone(), scope.clone(), past), || None)).await
     }
 
     /// Loads a key to open with.
     pub(crate) async fn opening_key(self: &Arc<Self>, tenant: &TenantId, key_id: &KeyId) -> Loaded {
+        self.check_loads()?;
         self.renew_lease().await?;
+        self.check_fleet_opens()?;
         let in_hand = || self.cache.with_opening(tenant, key_id, self.now(), Arc::clone);
         landing(self.start(Wanted::Opening(tenant.clone(), *key_id), in_hand)).await
     }
@@ -124,7 +162,20 @@ impl Keyring {
     /// Starts loading again a key that nears its end. Nobody waits for it.
     #[cold]
     pub(crate) fn refresh(self: &Arc<Self>, wanted: Wanted) {
-        drop(self.start(wanted, || None));
+        if self.check_loads().is_ok() {
+            drop(self.start(wanted, || None));
+        }
+    }
+
+    /// # Errors
+    /// `Unavailable` in a process that was forked off after the room was built: the runtime's threads, which run the loads, were not
+    /// copied, and locks that they held stay taken.
+    fn check_loads(&self) -> Result<()> {
+        if self.process.is_current() {
+            return Ok(());
+        }
+        let what = "the room was built before this process was forked off and loads no keys here; build another one";
+        Err(Error::new(ErrorKind::Unavailable, what))
     }
 
     fn start(

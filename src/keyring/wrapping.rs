@@ -84,6 +84,7 @@ impl Keyring {
                 }
                 KekExpression::AllOf(of) => {
                     let components = split::split(data_key, of.len())?;
+                    let context = &context.for_component()?;
                     let each = of.iter().zip(&components).map(|(e, component)| self.wrap(row, e, context, component));
                     join_all(each).await.into_iter().collect::<Result<_>>().map(WrappedKey::AllOf)
                 }
@@ -96,6 +97,7 @@ impl Keyring {
     /// # Errors
     /// `KeyMismatch` if one gives another key; else what the KMS says.
     pub(crate) async fn prove(&self, row: &TenantRecord, record: &KeyRecord, wrapped: &WrappedKey) -> Result<DataKey> {
+        row.check_record(record)?;
         let context = record.encryption_context()?;
         let data_key = self.open_all(row, wrapped, &context).await?;
         verify(&data_key, record).map(|()| data_key)
@@ -122,6 +124,7 @@ impl Keyring {
                     Err(Error::new(ErrorKind::KeyMismatch, "the wrappings of a data key give different keys"))
                 }
                 WrappedKey::AllOf(of) => {
+                    let context = &context.for_component()?;
                     let opened = join_all(of.iter().map(|w| self.open_all(row, w, context))).await;
                     split::join(&opened.into_iter().collect::<Result<Vec<_>>>()?)
                 }
@@ -138,6 +141,8 @@ impl Keyring {
     /// The record's data key, verified. The first wrapping that answers serves. If none does: denied only if all are; else
     /// what may pass, so that callers retry.
     pub(crate) async fn unwrap(&self, row: &TenantRecord, record: &KeyRecord) -> Result<DataKey> {
+        // No KMS is asked with a KEK that only the record names.
+        row.check_record(record)?;
         let context = record.encryption_context()?;
         let denied = Denied::default();
         let mut failure = None;
@@ -189,6 +194,7 @@ impl Keyring {
                     Err(failure.unwrap_or_else(no_wrapping))
                 }
                 WrappedKey::AllOf(of) => {
+                    let context = &context.for_component()?;
                     let mut components = Vec::new();
                     let mut failure: Option<Error> = None;
                     for opened in join_all(of.iter().map(|w| self.open_any(row, w, context, denied))).await {

@@ -227,7 +227,8 @@ impl Kms for AwsKms {
 
     async fn describe(&self, kek: &KekUri) -> Result<KekDescription> {
         let key = self.describe_key(kek).await?;
-        if (key.spec.as_str(), key.usage.as_str()) != ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT") {
+        let symmetric = key.spec == "SYMMETRIC_DEFAULT";
+        if !symmetric || key.usage != "ENCRYPT_DECRYPT" {
             let what =
                 format!("the KEK is a {} key for {}; name a symmetric one for ENCRYPT_DECRYPT", key.spec, key.usage);
             return Err(Error::invalid(what).with_kek(kek.as_str()));
@@ -236,7 +237,7 @@ impl Kms for AwsKms {
             (Some(material), id) => format!("{id}/{material}"),
             (None, id) => id.to_owned(),
         };
-        Ok(KekDescription { region: key.region.clone(), enabled: key.is_enabled(), version })
+        Ok(KekDescription { region: key.region.clone(), enabled: key.is_enabled(), version, symmetric })
     }
 
     async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>> {

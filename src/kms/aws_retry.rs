@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::crypto::random;
+use crate::crypto::{generation, random};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest pause before the second attempt; it doubles with every further one.
@@ -99,7 +99,7 @@ fn full_jitter(longest: Duration, fraction: f64) -> Duration {
 fn random_fraction() -> f64 {
     let mut bytes = [0; 12];
     // Without randomness there is no jitter.
-    let _ = random::fill_public(&mut bytes);
+    let _ = generation::current().and_then(|now| random::fill_public(&mut bytes, now));
     let [a, b, c, d, ..] = bytes;
     f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }

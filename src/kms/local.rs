@@ -1,7 +1,7 @@
 //! The local KMS: KEKs that this process holds, in a file or handed over by the embedder.
 //!
 //! For tenants who bring their key (BYOK), for development, and for tests. `local_wrapping` wraps data keys, `local_content`
-//! and `local_file` say how KEKs rest, `local_root` keeps them under a root KEK, `local_import` takes in a tenant's key.
+//! and `local_file` say how KEKs rest, `local_under_root` keeps them under a root KEK, `local_import` takes in a tenant's key.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,8 +18,8 @@ use crate::key::kek::KekUri;
 use crate::key::region::Region;
 use crate::kms::local_content::{Content, StoredKek, StoredKey};
 use crate::kms::local_file::KekFile;
-use crate::kms::local_root::Root;
 use crate::kms::local_wrapping::{self, Wrapped, not_wrapped_here};
+use crate::kms::root::Root;
 use crate::kms::{KekDescription, Kms};
 
 const SCHEME: &str = "local";
@@ -216,7 +216,7 @@ impl LocalKms {
             Some(root) => Err(Error::invalid(format!(
                 "these KEKs rest under a root KEK, which has to be asked for each new one: await {instead} instead"
             ))
-            .with_kek(root.uri().as_str())),
+            .with_kek(root.kek().as_str())),
         }
     }
 
@@ -267,7 +267,7 @@ impl LocalKms {
     }
 
     pub(crate) fn root_uri(&self) -> Option<&KekUri> {
-        self.root.as_ref().map(|root| root.uri())
+        self.root.as_ref().map(|root| root.kek())
     }
 
     pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, Keks> {
@@ -339,7 +339,8 @@ impl Kms for LocalKms {
         let keks = self.keks.read().unwrap_or_else(PoisonError::into_inner);
         let found = keks.get(kek.name()).ok_or_else(|| no_such_kek(kek.name()))?;
         let newest = found.versions.last_key_value().map_or(0, |(version, _)| *version);
-        Ok(KekDescription { region: found.region.clone(), enabled: found.enabled, version: newest.to_string() })
+        let (region, version) = (found.region.clone(), newest.to_string());
+        Ok(KekDescription { region, enabled: found.enabled, version, symmetric: true })
     }
 
     async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>> {

@@ -22,7 +22,7 @@ use crate::key::region::Region;
 use crate::kms::import_ticket::{HPKE_INFO, ImportFormat, ImportTicket, KeyCheckValue};
 use crate::kms::local::{LocalKms, take_kek, uri};
 use crate::kms::local_content::{Content, StoredImport};
-use crate::kms::local_root::{load_import, store_import};
+use crate::kms::local_under_root::{load_import, store_import};
 
 /// How long a token is good for: a day, as with AWS KMS.
 const LIFE_MILLIS: i64 = 24 * 60 * 60 * 1000;

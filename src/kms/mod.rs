@@ -31,8 +31,10 @@ pub(crate) mod local_content;
 pub(crate) mod local_file;
 #[cfg(feature = "byok")]
 pub(crate) mod local_import;
-pub(crate) mod local_root;
+pub(crate) mod local_root_kek;
+pub(crate) mod local_under_root;
 pub(crate) mod local_wrapping;
+pub(crate) mod root;
 pub(crate) mod router;
 
 use std::sync::Arc;
@@ -116,6 +118,9 @@ pub struct KekDescription {
     pub enabled: bool,
     /// Which version of it wraps at present, as the KMS names versions.
     pub version: String,
+    /// Whether one secret key wraps and unwraps. A KEK with a public half is not: whoever has that half can make wrappings, so it
+    /// cannot be a [`Root`](crate::Root).
+    pub symmetric: bool,
 }
 
 /// A new data key with its wrapping.

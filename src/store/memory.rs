@@ -1,21 +1,20 @@
 //! A key store in memory: for tests, and for processes whose keys need not outlive them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
 
 use crate::error::Result;
-use crate::key::change::{Change, Changes, Forget};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
-use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
-use crate::key::tenant::TenantRecord;
-use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_EPOCH, STALE_TENANT, TENANT_EXISTS, conflict};
+use crate::store::row::{self, KeyIndex, Log, Put, RowChange, RowKey, StoreIdentity, Write};
+use crate::store::signal::Signal;
+use crate::store::{KeyStore, LogEntry};
 
 /// A key store that is gone with the process.
 ///
@@ -26,198 +25,220 @@ use crate::store::{KEY_EXISTS, KeyStore, NOT_ACTIVE, Placed, STALE_EPOCH, STALE_
 #[derive(Default)]
 pub struct MemoryKeyStore {
     tables: Mutex<Tables>,
-    grown: Notify,
+    grown: Signal,
 }
 
-/// How many changes the log keeps.
+/// How many entries the log keeps.
 const LOG: usize = 10_000;
 
-#[derive(Default)]
-struct Tables {
-    tenants: BTreeMap<TenantId, TenantRecord>,
-    keys: BTreeMap<(TenantId, KeyId), KeyRecord>,
-    /// The Active key of each tenant, scope and period.
-    active: BTreeMap<ActiveAt, KeyId>,
-    log: VecDeque<Change>,
-    /// How many changes there ever were.
-    logged: u64,
+#[derive(Clone)]
+pub(crate) struct Tables {
+    pub(crate) rows: BTreeMap<RowKey, Vec<u8>>,
+    pub(crate) index: BTreeMap<(TenantId, KeyId), KeyIndex>,
+    active: BTreeMap<Slot, KeyId>,
+    pub(crate) log: VecDeque<(u64, Vec<u8>)>,
+    /// The number of the newest entry that there ever was.
+    pub(crate) end: u64,
+    pub(crate) identity: StoreIdentity,
 }
 
-type ActiveAt = (TenantId, Scope, Option<PeriodLabel>);
+/// What has one Active key.
+type Slot = (TenantId, Scope, Option<PeriodLabel>);
 
-fn active_at(record: &KeyRecord) -> ActiveAt {
-    (record.tenant.clone(), record.scope.clone(), record.period.clone())
+impl Default for Tables {
+    fn default() -> Self {
+        let random = RandomState::new().hash_one("a store's identity");
+        Self {
+            rows: BTreeMap::new(),
+            index: BTreeMap::new(),
+            active: BTreeMap::new(),
+            log: VecDeque::new(),
+            end: 0,
+            identity: StoreIdentity(format!("memory:{random:016x}")),
+        }
+    }
 }
 
-impl Tables {
-    fn active(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Option<&KeyRecord> {
-        let key_id = self.active.get(&(tenant.clone(), scope.clone(), period.cloned()))?;
-        self.keys.get(&(tenant.clone(), *key_id))
-    }
-
-    fn log(&mut self, change: &Change) {
-        if change.forget != Forget::Nothing {
-            self.logged += 1;
-            self.log.push_back(change.clone());
-            self.log.drain(..self.log.len().saturating_sub(LOG));
-        }
-    }
-
-    fn insert(&mut self, record: &KeyRecord) -> Result<Placed> {
-        let at = (record.tenant.clone(), record.key_id);
-        match self.tenants.get(&record.tenant) {
-            Some(_) if self.keys.contains_key(&at) => return Err(conflict(KEY_EXISTS)),
-            Some(tenant) if tenant.epoch != record.wrapped_epoch => return Err(conflict(STALE_EPOCH)),
-            Some(_) => {}
-            None => return Err(conflict(KEY_EXISTS)),
-        }
-        self.keys.insert(at, record.clone());
-        self.active.insert(active_at(record), record.key_id);
-        Ok(Placed::New)
-    }
+fn slot(tenant: &TenantId, index: &KeyIndex) -> Option<Slot> {
+    (index.state == KeyState::Active).then(|| (tenant.clone(), index.scope.clone(), index.period.clone()))
 }
 
 impl Tables {
-    fn update(&mut self, record: &KeyRecord) -> bool {
-        let active = self.active(&record.tenant, &record.scope, record.period.as_ref());
-        let other_active = active.is_some_and(|active| active.key_id != record.key_id);
-        if record.state == KeyState::Active && other_active {
-            return false;
-        }
-        match self.keys.get_mut(&(record.tenant.clone(), record.key_id)) {
-            Some(stored)
-                if stored.revision.checked_add(1) == Some(record.revision) && stored.state != KeyState::Destroyed =>
-            {
-                stored.state = record.state;
-                stored.state_since = record.state_since;
-                stored.wrapped.clone_from(&record.wrapped);
-                stored.pending.clone_from(&record.pending);
-                stored.wrapped_epoch = record.wrapped_epoch;
-                stored.revision = record.revision;
+    /// The places of writes that expect another version than there is.
+    fn of_other_versions(&self, writes: &[Write]) -> Vec<usize> {
+        let other = |write: &Write| row::version(self.rows.get(&write.key)) != write.expected;
+        writes.iter().enumerate().filter(|(_, write)| other(write)).map(|(at, _)| at).collect()
+    }
+
+    /// The places of writes that would make a second Active key, done in their order.
+    fn second_actives(&self, writes: &[Write]) -> Vec<usize> {
+        let mut moved: BTreeMap<Slot, Option<KeyId>> = BTreeMap::new();
+        let mut second = Vec::new();
+        for (at, write) in writes.iter().enumerate() {
+            let (RowKey::Key(tenant, id), RowChange::Put(_, Some(index))) = (&write.key, &write.change) else {
+                continue;
+            };
+            let before = self.index.get(&(tenant.clone(), *id)).and_then(|before| slot(tenant, before));
+            if let Some(left) = before {
+                moved.insert(left, None);
             }
-            _ => return false,
+            if let Some(taken) = slot(tenant, index) {
+                let holder = moved.get(&taken).copied().unwrap_or_else(|| self.active.get(&taken).copied());
+                if holder.is_some() {
+                    second.push(at);
+                } else {
+                    moved.insert(taken, Some(*id));
+                }
+            }
         }
-        if record.state == KeyState::Active {
-            self.active.insert(active_at(record), record.key_id);
-        } else if !other_active {
-            self.active.remove(&active_at(record));
+        second
+    }
+
+    /// Puts a row, or takes it away, whatever was there.
+    pub(crate) fn set(&mut self, key: &RowKey, bytes: Option<Vec<u8>>, index: Option<KeyIndex>) {
+        match bytes {
+            Some(bytes) => self.rows.insert(key.clone(), bytes),
+            None => self.rows.remove(key),
+        };
+        let RowKey::Key(tenant, id) = key else { return };
+        let at = (tenant.clone(), *id);
+        let left = self.index.remove(&at).and_then(|before| slot(tenant, &before));
+        if let Some(left) = left.filter(|left| self.active.get(left) == Some(id)) {
+            self.active.remove(&left);
         }
-        true
+        if let Some(index) = index {
+            self.active.extend(slot(tenant, &index).map(|taken| (taken, *id)));
+            self.index.insert(at, index);
+        }
+    }
+
+    fn after(&self, after: Bound<&RowKey>) -> impl Iterator<Item = (&RowKey, &Vec<u8>)> {
+        self.rows.range::<RowKey, _>((after, Bound::Unbounded))
     }
 }
 
 impl MemoryKeyStore {
-    fn tables(&self) -> MutexGuard<'_, Tables> {
+    pub(crate) fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl KeyStore for MemoryKeyStore {
-    async fn tenant(&self, tenant: &TenantId) -> Result<Option<TenantRecord>> {
-        Ok(self.tables().tenants.get(tenant).cloned())
+    async fn get(&self, key: &RowKey) -> Result<Option<Vec<u8>>> {
+        Ok(self.tables().rows.get(key).cloned())
     }
 
-    async fn insert_tenant(&self, record: &TenantRecord) -> Result<()> {
-        let mut tables = self.tables();
-        if tables.tenants.contains_key(&record.tenant) {
-            return Err(conflict(TENANT_EXISTS));
-        }
-        tables.tenants.insert(record.tenant.clone(), record.clone());
-        Ok(())
-    }
-
-    async fn update_tenant(&self, record: &TenantRecord, change: &Change) -> Result<()> {
-        let mut tables = self.tables();
-        match tables.tenants.get_mut(&record.tenant) {
-            Some(stored) if stored.epoch.checked_add(1) == Some(record.epoch) => stored.clone_from(record),
-            _ => return Err(conflict(STALE_TENANT)),
-        }
-        tables.log(change);
-        self.grown.notify_waiters();
-        Ok(())
-    }
-
-    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<TenantRecord>> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let tables = self.tables();
-        let rows = tables.tenants.range::<TenantId, _>((from, Bound::Unbounded));
-        Ok(rows.take(limit as usize).map(|(_, record)| record.clone()).collect())
-    }
-
-    async fn announce(&self, change: &Change) -> Result<()> {
-        self.tables().log(change);
-        self.grown.notify_waiters();
-        Ok(())
-    }
-
-    async fn changes(&self, after: Option<u64>, limit: u32) -> Result<Changes> {
-        let tables = self.tables();
-        let upto = tables.logged;
-        Ok(Changes::missed(after, upto, limit).map_or_else(
-            |answer| answer,
-            |missed| {
-                let kept = usize::try_from(missed).unwrap_or(usize::MAX).min(tables.log.len());
-                Changes::read(tables.log.range(tables.log.len() - kept..).cloned().collect(), missed, upto)
-            },
-        ))
-    }
-
-    async fn changed(&self) {
-        self.grown.notified().await;
-    }
-
-    async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>> {
-        Ok(self.tables().keys.get(&(tenant.clone(), *key_id)).cloned())
-    }
-
-    async fn active_key(
+    async fn active(
         &self,
         tenant: &TenantId,
         scope: &Scope,
         period: Option<&PeriodLabel>,
-    ) -> Result<Option<KeyRecord>> {
-        Ok(self.tables().active(tenant, scope, period).cloned())
+    ) -> Result<Option<(KeyId, Vec<u8>)>> {
+        let tables = self.tables();
+        let active = tables.active.get(&(tenant.clone(), scope.clone(), period.cloned()));
+        Ok(active.and_then(|id| Some((*id, tables.rows.get(&RowKey::Key(tenant.clone(), *id))?.clone()))))
     }
 
-    async fn insert_active(&self, record: &KeyRecord) -> Result<Placed> {
+    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<(TenantId, Vec<u8>)>> {
+        let after = after.map_or(RowKey::Fleet, |after| RowKey::Tenant(after.clone()));
+        let tables = self.tables();
+        let tenants = tables.after(Bound::Excluded(&after)).map_while(|(key, bytes)| match key {
+            RowKey::Tenant(tenant) => Some((tenant.clone(), bytes.clone())),
+            _ => None,
+        });
+        Ok(tenants.take(limit as usize).collect())
+    }
+
+    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<(KeyId, Vec<u8>)>> {
+        let first = RowKey::Key(tenant.clone(), after.copied().unwrap_or(KeyId::from_bytes([0; 32])));
+        let tables = self.tables();
+        let keys = tables.after(after.map_or(Bound::Included(&first), |_| Bound::Excluded(&first)));
+        let keys = keys.map_while(|(key, bytes)| match key {
+            RowKey::Key(of, id) if of == tenant => Some((*id, bytes.clone())),
+            _ => None,
+        });
+        Ok(keys.take(limit as usize).collect())
+    }
+
+    async fn journal(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<Vec<(u64, Vec<u8>)>> {
+        let after = RowKey::Journal(tenant.clone(), after);
+        let tables = self.tables();
+        let entries = tables.after(Bound::Excluded(&after)).map_while(|(key, bytes)| match key {
+            RowKey::Journal(of, number) if of == tenant => Some((*number, bytes.clone())),
+            _ => None,
+        });
+        Ok(entries.take(limit as usize).collect())
+    }
+
+    async fn put(&self, writes: &[Write], entry: Option<LogEntry<'_>>) -> Result<Put> {
+        row::check(writes)?;
         let mut tables = self.tables();
-        match tables.active(&record.tenant, &record.scope, record.period.as_ref()) {
-            Some(existing) => Ok(Placed::Existing(Box::new(existing.clone()))),
-            None => tables.insert(record),
+        let mut against = tables.of_other_versions(writes);
+        if against.is_empty() {
+            against = tables.second_actives(writes);
         }
-    }
-
-    async fn succeed(&self, old: &KeyId, successor: &KeyRecord) -> Result<Placed> {
-        let mut tables = self.tables();
-        let active = tables.active(&successor.tenant, &successor.scope, successor.period.as_ref());
-        match active.cloned() {
-            None => Err(conflict(NOT_ACTIVE)),
-            Some(active) if active.key_id != *old => Ok(Placed::Existing(Box::new(active))),
-            Some(mut active) => {
-                let placed = tables.insert(successor)?;
-                active.state = KeyState::Deactivated;
-                active.state_since = successor.created_at;
-                active.revision += 1;
-                tables.keys.insert((active.tenant.clone(), active.key_id), active);
-                Ok(placed)
+        if !against.is_empty() {
+            return Ok(Put::Conflict(against));
+        }
+        let number = tables.end + 1;
+        // Made before anything is written: it may fail.
+        let entry = entry.map(|entry| entry(number));
+        entry.iter().try_for_each(|entry| row::check_length(entry))?;
+        for write in writes {
+            if let RowChange::Put(bytes, index) = &write.change {
+                tables.set(&write.key, Some(bytes.clone()), index.clone());
             }
         }
+        let Some(entry) = entry else { return Ok(Put::Written(None)) };
+        tables.end = number;
+        tables.log.push_back((number, entry));
+        let dropped = tables.log.len().saturating_sub(LOG);
+        tables.log.drain(..dropped);
+        self.grown.raise();
+        Ok(Put::Written(Some(number)))
     }
 
-    async fn update_keys(&self, records: &[KeyRecord]) -> Result<Vec<bool>> {
-        records.iter().try_for_each(KeyRecord::check)?;
-        let mut tables = self.tables();
-        Ok(records.iter().map(|record| tables.update(record)).collect())
-    }
-
-    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>> {
-        let from = match after {
-            Some(id) => Bound::Excluded((tenant.clone(), *id)),
-            None => Bound::Included((tenant.clone(), KeyId::from_bytes([0; 32]))),
-        };
+    async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log> {
         let tables = self.tables();
-        let mine = tables.keys.range((from, Bound::Unbounded)).take_while(|((t, _), _)| t == tenant);
-        Ok(mine.take(limit as usize).map(|(_, record)| record.clone()).collect())
+        let after = after.unwrap_or(u64::MAX);
+        let entries = tables.log.range(tables.log.partition_point(|(number, _)| *number <= after)..);
+        Ok(Log {
+            entries: entries.take(limit as usize).cloned().collect(),
+            end: tables.end,
+            fleet: tables.rows.get(&RowKey::Fleet).cloned(),
+            store: tables.identity.clone(),
+        })
+    }
+
+    async fn changed(&self) {
+        self.grown.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[tokio::test]
+    async fn who_waits_is_told_of_entries_and_of_nothing_else() {
+        let store = MemoryKeyStore::default();
+        let room = Write { key: RowKey::Room, expected: None, change: RowChange::Put(vec![1], None) };
+        store.put(std::slice::from_ref(&room), None).await.unwrap();
+        assert!(store.changed().now_or_never().is_none(), "a row is no entry");
+        assert!(matches!(store.put(&[room], Some(&|_| vec![2])).await.unwrap(), Put::Conflict(_)));
+        assert!(store.changed().now_or_never().is_none(), "nothing was written");
+        store.put(&[], Some(&|_| vec![2])).await.unwrap();
+        assert!(store.changed().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_is_too_long_leaves_nothing_behind() {
+        let store = MemoryKeyStore::default();
+        let room = Write { key: RowKey::Room, expected: None, change: RowChange::Put(vec![1], None) };
+        assert!(store.put(&[room], Some(&|_| vec![0; row::MAX_ROW + 1])).await.is_err());
+        assert_eq!(store.get(&RowKey::Room).await.unwrap(), None);
+        assert_eq!(store.log(Some(0), 10).await.unwrap().end, 0);
     }
 }

@@ -1,10 +1,10 @@
-//! Floor 3: key stores. The [`KeyStore`] trait and one file a backend; SQL lives only here.
+//! Layer 3: key stores. The [`KeyStore`] trait and one file a backend; SQL lives only here.
 
 pub(crate) mod memory;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "testing"))]
 pub(crate) mod row;
+mod signal;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
@@ -12,175 +12,114 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::key::change::{Change, Changes};
+use crate::error::Result;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
-use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
-use crate::key::tenant::TenantRecord;
+use crate::store::row::{Log, Put, RowKey, Write};
 
-/// Where tenants and key records rest. It holds no secret: without the tenants' KEKs its content opens nothing.
+/// Makes the bytes of a log entry once its number is known. Called within the transaction that adds it, and again, perhaps for
+/// another number, if that is tried again; must be quick.
+pub type LogEntry<'a> = &'a (dyn Fn(u64) -> Vec<u8> + Send + Sync);
+
+/// Where rows rest: bytes, and the columns that they are found by. It understands none of them, holds no secret, and is not
+/// trusted: whoever reads a row verifies it (FORMAT.md, "Stored rows").
 ///
 /// # Contract
 ///
 /// `strongroom::testing::store_contract` (feature `testing`) checks it.
 ///
-/// - *Durability*: when a writing call returns `Ok`, the write survives a crash of process and machine. Messages are
-///   sealed under a data key as soon as its record is said to be written.
-/// - *Atomicity*: each call happens wholly or not at all, also against other processes.
-/// - *Compare-and-set*: `update_tenant` writes only over the epoch, `update_key` only over the revision, before the one
-///   handed in, else [`Conflict`](crate::ErrorKind::Conflict) and nothing changes.
-/// - *One Active key*: never two for one tenant, scope and period.
-/// - *Epochs*: a key is inserted only while its `wrapped_epoch` is the tenant's epoch, in the same transaction. So no key
-///   comes into being under KEKs, regions or revocations that were decided otherwise meanwhile.
-/// - *Log*: changes are numbered without gaps, in the order in which they commit; [`Self::changes`] never passes over one
+/// - *Durability*: when [`Self::put`] returns [`Put::Written`], all of it survives a crash of process and machine. Messages are
+///   sealed under a data key as soon as its row is said to be written.
+/// - *Atomicity*: each `put` happens wholly or not at all, its log entry included, also against other processes.
+/// - *Compare-and-set*: a row is written only over the version that the write expects (SHA-256 of the stored bytes), and a row
+///   that is kept stays that version, or stays absent, until the whole is written.
+/// - *One Active key*: never two rows whose index says Active for one tenant, scope and period; a `put` may take one's
+///   state and give it to another, in this order.
+/// - *Log*: entries are numbered from 1 without gaps, in the order in which they commit; [`Self::log`] never passes over one
 ///   that commits later. At least the last 1000 are kept.
+/// - *Freshness*: [`Self::log`] answers only from the store that takes writes, not from a standby behind it.
 /// - *Tenancy*: every key is found under its tenant only; another tenant's key of the same id does not exist.
-/// - *Errors*: [`Unavailable`](crate::ErrorKind::Unavailable) if nothing can be said, [`Malformed`](crate::ErrorKind::Malformed)
-///   for a stored row that cannot be; never a panic.
-/// - *Cancellation*: dropping a call's future leaves the row old or new, never in between.
+/// - *Bytes*: rows up to 16 MiB come back as they were put.
+/// - *Refusals*: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a `put` that names a row twice, a data key's row without
+///   its index, another row with one, or a journal entry with the number 0; [`Limit`](crate::ErrorKind::Limit) for more bytes,
+///   of a row or of an entry. Nothing is written then.
+/// - *Errors*: [`Unavailable`](crate::ErrorKind::Unavailable) if nothing can be said; never a panic. A row whose name cannot be
+///   one is passed over in lists.
+/// - *Cancellation*: dropping a call's future leaves all rows old or new, never in between.
 #[async_trait]
 pub trait KeyStore: Send + Sync + 'static {
-    /// The row of a tenant.
-    async fn tenant(&self, tenant: &TenantId) -> Result<Option<TenantRecord>>;
+    /// The bytes of a row.
+    async fn get(&self, key: &RowKey) -> Result<Option<Vec<u8>>>;
 
-    /// Adds a tenant; `Conflict` if there is one of that name.
-    async fn insert_tenant(&self, record: &TenantRecord) -> Result<()>;
+    /// The row of a data key whose index says that it is the Active one of a scope and period.
+    async fn active(
+        &self,
+        tenant: &TenantId,
+        scope: &Scope,
+        period: Option<&PeriodLabel>,
+    ) -> Result<Option<(KeyId, Vec<u8>)>>;
 
-    /// Replaces a tenant's row if the stored epoch is `record.epoch - 1`, and adds `change` to the log with it (nothing if
-    /// there is nothing to forget).
-    async fn update_tenant(&self, record: &TenantRecord, change: &Change) -> Result<()>;
+    /// Tenants' rows in the order of their names (by bytes), at most `limit`, after the name `after`.
+    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<(TenantId, Vec<u8>)>>;
 
-    /// Tenants in the order of their names, at most `limit`, after the name `after`.
-    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<TenantRecord>>;
+    /// A tenant's data keys in the order of their ids, at most `limit`, after the id `after`.
+    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<(KeyId, Vec<u8>)>>;
 
-    /// Adds a change to the log.
-    async fn announce(&self, change: &Change) -> Result<()>;
+    /// A tenant's journal in the order of its numbers, at most `limit`, after the number `after` (0: from the first).
+    async fn journal(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<Vec<(u64, Vec<u8>)>>;
 
-    /// The changes that came after the place `after`, at most `limit`; with `None`, only the place where the log ends now. A
-    /// place that the log has not reached (the store was restored from an older copy) is a gap.
-    async fn changes(&self, after: Option<u64>, limit: u32) -> Result<Changes>;
+    /// Writes all of `writes`, in their order, and adds `entry` to the log; or does nothing of it. Without writes it only adds to
+    /// the log.
+    async fn put(&self, writes: &[Write], entry: Option<LogEntry<'_>>) -> Result<Put>;
+
+    /// The entries of the log after the number `after`, the earliest `limit` of them; with `None` no entries, only where it ends
+    /// now. What it no longer keeps, it leaves out.
+    async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log>;
 
     /// Resolves when the log may have grown. A store that is not told never does: then the log is only polled.
     async fn changed(&self) {
         std::future::pending::<()>().await;
     }
-
-    /// A tenant's data key by its id.
-    async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>>;
-
-    /// The Active data key of a scope and period.
-    async fn active_key(
-        &self,
-        tenant: &TenantId,
-        scope: &Scope,
-        period: Option<&PeriodLabel>,
-    ) -> Result<Option<KeyRecord>>;
-
-    /// Adds an Active key if its scope and period have none; else changes nothing and returns the one there is.
-    /// `Conflict` if the id is taken, the tenant is not enrolled, or its epoch is another one.
-    async fn insert_active(&self, record: &KeyRecord) -> Result<Placed>;
-
-    /// Puts `successor` in the place of the Active key `old` of the same scope and period, which becomes Deactivated. If
-    /// `old` is no longer the Active one, changes nothing and returns the one that is; `Conflict` if there is none, or as
-    /// [`Self::insert_active`].
-    async fn succeed(&self, old: &KeyId, successor: &KeyRecord) -> Result<Placed>;
-
-    /// Replaces state and wrappings (`wrapped`, `pending`, `wrapped_epoch`) of a key if the stored revision is
-    /// `record.revision - 1`. What a key is (suite, scope, period, region, creation) never changes, and a Destroyed key stays
-    /// one (`Conflict`).
-    async fn update_key(&self, record: &KeyRecord) -> Result<()> {
-        match self.update_keys(std::slice::from_ref(record)).await?.as_slice() {
-            [true] => Ok(()),
-            _ => Err(conflict(STALE_KEY)),
-        }
-    }
-
-    /// [`Self::update_key`] for many, in one transaction: says of each whether it was written.
-    async fn update_keys(&self, records: &[KeyRecord]) -> Result<Vec<bool>>;
-
-    /// A tenant's keys in the order of their ids, at most `limit`, after the id `after`.
-    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>>;
 }
-
-/// What became of a new Active key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Placed {
-    /// It is the Active key now.
-    New,
-    /// Somebody else's is: use this one.
-    Existing(Box<KeyRecord>),
-}
-
-pub(crate) fn conflict(what: &'static str) -> Error {
-    Error::new(ErrorKind::Conflict, what)
-}
-
-pub(crate) const TENANT_EXISTS: &str = "a tenant of that name is already enrolled";
-pub(crate) const STALE_TENANT: &str = "the tenant's row was changed meanwhile; read it again";
-pub(crate) const STALE_KEY: &str = "the key's row was changed meanwhile; read it again";
-pub(crate) const KEY_EXISTS: &str = "a data key of that id exists, or its tenant is not enrolled";
-pub(crate) const STALE_EPOCH: &str = "the tenant's row was changed while the data key was made; make it anew";
-pub(crate) const NOT_ACTIVE: &str = "the scope has no Active key to succeed; read it again";
 
 /// A key store shared with other owners.
 #[async_trait]
 impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
-    async fn tenant(&self, tenant: &TenantId) -> Result<Option<TenantRecord>> {
-        (**self).tenant(tenant).await
+    async fn get(&self, key: &RowKey) -> Result<Option<Vec<u8>>> {
+        (**self).get(key).await
     }
 
-    async fn insert_tenant(&self, record: &TenantRecord) -> Result<()> {
-        (**self).insert_tenant(record).await
-    }
-
-    async fn update_tenant(&self, record: &TenantRecord, change: &Change) -> Result<()> {
-        (**self).update_tenant(record, change).await
-    }
-
-    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<TenantRecord>> {
-        (**self).tenants(after, limit).await
-    }
-
-    async fn announce(&self, change: &Change) -> Result<()> {
-        (**self).announce(change).await
-    }
-
-    async fn changes(&self, after: Option<u64>, limit: u32) -> Result<Changes> {
-        (**self).changes(after, limit).await
-    }
-
-    async fn changed(&self) {
-        (**self).changed().await;
-    }
-
-    async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>> {
-        (**self).key(tenant, key_id).await
-    }
-
-    async fn active_key(
+    async fn active(
         &self,
         tenant: &TenantId,
         scope: &Scope,
         period: Option<&PeriodLabel>,
-    ) -> Result<Option<KeyRecord>> {
-        (**self).active_key(tenant, scope, period).await
+    ) -> Result<Option<(KeyId, Vec<u8>)>> {
+        (**self).active(tenant, scope, period).await
     }
 
-    async fn insert_active(&self, record: &KeyRecord) -> Result<Placed> {
-        (**self).insert_active(record).await
+    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<(TenantId, Vec<u8>)>> {
+        (**self).tenants(after, limit).await
     }
 
-    async fn succeed(&self, old: &KeyId, successor: &KeyRecord) -> Result<Placed> {
-        (**self).succeed(old, successor).await
-    }
-
-    async fn update_keys(&self, records: &[KeyRecord]) -> Result<Vec<bool>> {
-        (**self).update_keys(records).await
-    }
-
-    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>> {
+    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<(KeyId, Vec<u8>)>> {
         (**self).keys(tenant, after, limit).await
+    }
+
+    async fn journal(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<Vec<(u64, Vec<u8>)>> {
+        (**self).journal(tenant, after, limit).await
+    }
+
+    async fn put(&self, writes: &[Write], entry: Option<LogEntry<'_>>) -> Result<Put> {
+        (**self).put(writes, entry).await
+    }
+
+    async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log> {
+        (**self).log(after, limit).await
+    }
+
+    async fn changed(&self) {
+        (**self).changed().await;
     }
 }

@@ -1,274 +1,150 @@
-//! How SQL backends write the parts of a row that are not plain columns, and read them back checked.
+//! Rows: what a key store keeps, as bytes that it does not understand, and by what it finds them.
 
-use serde::{Deserialize, Serialize};
-
-use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
-use crate::key::change::{Change, Forget};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::kek::KekUri;
 use crate::key::period::PeriodLabel;
-use crate::key::record::KeyRecord;
-use crate::key::region::Region;
+use crate::key::row_digest::RowDigest;
 use crate::key::scope::Scope;
-use crate::key::tenant::TenantRecord;
-use crate::key::wrapped_key::{Pending, WrappedKey, Wrapping};
+use crate::key::state::KeyState;
 
-/// A data key's columns, as a backend has read them.
-pub(crate) struct KeyColumns<'r> {
-    pub(crate) tenant: &'r str,
-    pub(crate) key_id: &'r [u8],
-    pub(crate) suite: i64,
-    pub(crate) scope: &'r [u8],
-    pub(crate) period: &'r str,
-    pub(crate) region: &'r str,
-    pub(crate) state: &'r str,
-    pub(crate) state_since: i64,
-    pub(crate) wrapped: Option<&'r str>,
-    pub(crate) pending: Option<&'r str>,
-    pub(crate) wrapped_epoch: i64,
-    pub(crate) created_at: i64,
-    pub(crate) revision: i64,
+/// Most bytes of one row.
+pub const MAX_ROW: usize = 16 << 20;
+
+/// Names a row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum RowKey {
+    /// The room's. A store has one room at most.
+    Room,
+    /// The fleet's: what holds for all tenants.
+    Fleet,
+    /// A tenant's.
+    Tenant(TenantId),
+    /// A data key's, of a tenant.
+    Key(TenantId, KeyId),
+    /// An entry of a tenant's journal; they are numbered from 1.
+    Journal(TenantId, u64),
+    /// Which tenant a KEK serves.
+    Kek(KekUri),
 }
 
-impl KeyColumns<'_> {
-    /// Reads through the checks of the domain's own types; their refusals become `Malformed`.
-    pub(crate) fn read(self) -> Result<KeyRecord> {
-        let malformed = |e: Error| Error::malformed("a stored key record does not read").with_source(e);
-        let key_id = self.key_id.try_into().map_err(|_| Error::malformed("a stored key id has not 32 bytes"))?;
-        let suite = u8::try_from(self.suite).ok().and_then(Suite::from_byte);
-        let period = Some(self.period).filter(|period| !period.is_empty());
-        let record = KeyRecord {
-            tenant: TenantId::new(self.tenant).map_err(malformed)?,
-            key_id: KeyId::from_bytes(key_id),
-            suite: suite.ok_or_else(|| Error::malformed("a stored key record has an unknown suite"))?,
-            scope: Scope::from_bytes(self.scope)?,
-            period: period.map(PeriodLabel::new).transpose().map_err(malformed)?,
-            region: Region::new(self.region).map_err(malformed)?,
-            state: self.state.parse()?,
-            state_since: self.state_since,
-            wrapped: wrapped_from_text(self.wrapped)?,
-            pending: pending_from_text(self.pending)?,
-            wrapped_epoch: unsigned(self.wrapped_epoch)?,
-            created_at: self.created_at,
-            revision: unsigned(self.revision)?,
-        };
-        record.check()?;
-        Ok(record)
+/// Where a data key is found besides by its id. A hint: whoever reads the row compares it with the row's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyIndex {
+    /// What the key covers.
+    pub scope: Scope,
+    /// When it covers it.
+    pub period: Option<PeriodLabel>,
+    /// Its state. A store has one Active key at most for each tenant, scope and period.
+    pub state: KeyState,
+}
+
+/// What becomes of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RowChange {
+    /// Nothing: it only has to be what is expected, until the whole of the call is written.
+    Keep,
+    /// These bytes take its place. A data key's row comes with its index, no other row does.
+    Put(Vec<u8>, Option<KeyIndex>),
+}
+
+/// One row of a [`KeyStore::put`](super::KeyStore::put).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Which row.
+    pub key: RowKey,
+    /// The version that it has to have; `None` if there must be none yet.
+    pub expected: Option<RowDigest>,
+    /// What becomes of it.
+    pub change: RowChange,
+}
+
+/// What became of a [`KeyStore::put`](super::KeyStore::put).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// All of it is written, and durable. The number of the log's new entry, where one was added.
+    Written(Option<u64>),
+    /// Nothing is. The places, among the writes, of those that stood against it: another version than expected, or a second
+    /// Active key. At least one.
+    Conflict(Vec<usize>),
+}
+
+/// Says which store this is: a copy, a restored backup, a promoted standby is another one. Only compared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoreIdentity(pub String);
+
+/// What a reading of the log of changes gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Entries with their numbers, in order, the earliest first.
+    pub entries: Vec<(u64, Vec<u8>)>,
+    /// The number of the newest entry that there ever was; 0 if there was none.
+    pub end: u64,
+    /// The fleet's row, read together with the log.
+    pub fleet: Option<Vec<u8>>,
+    /// Which store said so, read together with the log.
+    pub store: StoreIdentity,
+}
+
+/// Refuses what no store takes.
+///
+/// # Errors
+/// `InvalidArgument` if a row is named twice, has an index and is no data key's or the reverse, or is a journal's with the
+/// number 0; `Limit` beyond [`MAX_ROW`].
+pub(crate) fn check(writes: &[Write]) -> Result<()> {
+    let mut keys: Vec<&RowKey> = writes.iter().map(|write| &write.key).collect();
+    keys.sort_unstable();
+    if keys.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+        return Err(Error::invalid("a write to the key store names a row twice"));
     }
-}
-
-/// A tenant's columns, as a backend has read them.
-pub(crate) struct TenantColumns<'r> {
-    pub(crate) tenant: &'r str,
-    pub(crate) policy: &'r str,
-    pub(crate) revocations: &'r str,
-    pub(crate) erasures: &'r str,
-    pub(crate) rewrap: Option<&'r str>,
-    pub(crate) enrolled_at: i64,
-    pub(crate) epoch: i64,
-}
-
-impl TenantColumns<'_> {
-    /// # Errors
-    /// `Malformed` if a column is not what backends write.
-    pub(crate) fn read(self) -> Result<TenantRecord> {
-        let record = TenantRecord {
-            tenant: TenantId::new(self.tenant)
-                .map_err(|e| Error::malformed("a stored tenant does not read").with_source(e))?,
-            policy: from_text(self.policy, "a stored tenant policy does not read; is this strongroom too old?")?,
-            revocations: from_text(self.revocations, "a tenant's stored revocations do not read")?,
-            erasures: from_text(self.erasures, "a tenant's stored erasures do not read")?,
-            rewrap: self.rewrap.map(|order| from_text(order, "a tenant's stored rewrap does not read")).transpose()?,
-            enrolled_at: self.enrolled_at,
-            epoch: unsigned(self.epoch)?,
-        };
-        record.check_stored()?;
-        Ok(record)
+    if writes.iter().any(|write| matches!(write.key, RowKey::Journal(_, 0))) {
+        return Err(Error::invalid("a journal's entries are numbered from 1"));
     }
-}
-
-/// A logged change's columns, as a backend has read them.
-pub(crate) struct ChangeColumns<'r> {
-    pub(crate) tenant: &'r str,
-    pub(crate) selector: &'r str,
-    pub(crate) forget: &'r str,
-}
-
-impl ChangeColumns<'_> {
-    /// # Errors
-    /// `Malformed` if a column is not what backends write.
-    pub(crate) fn read(self) -> Result<Change> {
-        Ok(Change {
-            tenant: TenantId::new(self.tenant)
-                .map_err(|e| Error::malformed("a logged change does not read").with_source(e))?,
-            selector: from_text(self.selector, "a logged change does not read; is this strongroom too old?")?,
-            forget: forget_from_text(self.forget),
-        })
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum StoredKey {
-    One { kek: KekUri, wrapped: String },
-    AnyOf { any_of: Vec<StoredKey> },
-    AllOf { all_of: Vec<StoredKey> },
-}
-
-impl StoredKey {
-    fn new(key: &WrappedKey) -> Self {
-        match key {
-            WrappedKey::One(w) => Self::One { kek: w.kek.clone(), wrapped: base16ct::lower::encode_string(&w.wrapped) },
-            WrappedKey::AnyOf(of) => Self::AnyOf { any_of: of.iter().map(Self::new).collect() },
-            WrappedKey::AllOf(of) => Self::AllOf { all_of: of.iter().map(Self::new).collect() },
+    for write in writes {
+        let RowChange::Put(bytes, index) = &write.change else { continue };
+        if index.is_some() != matches!(write.key, RowKey::Key(..)) {
+            return Err(Error::invalid("a data key's row comes with its index, no other row does"));
         }
+        check_length(bytes)?;
     }
-
-    fn read(self) -> Result<WrappedKey> {
-        let read = |of: Vec<Self>| of.into_iter().map(Self::read).collect::<Result<_>>();
-        match self {
-            Self::One { kek, wrapped } => {
-                let wrapped = base16ct::lower::decode_vec(&wrapped)
-                    .map_err(|_| Error::malformed("a stored row's wrapped key is not hexadecimal"))?;
-                Ok(WrappedKey::One(Wrapping { kek, wrapped }))
-            }
-            Self::AnyOf { any_of } => read(any_of).map(WrappedKey::AnyOf),
-            Self::AllOf { all_of } => read(all_of).map(WrappedKey::AllOf),
-        }
-    }
-}
-
-/// `{"kek": URI, "wrapped": hex}`, `{"any_of": […]}` or `{"all_of": […]}`; nothing for no key.
-pub(crate) fn wrapped_to_text(key: Option<&WrappedKey>) -> Result<Option<String>> {
-    key.map(|key| to_text(&StoredKey::new(key))).transpose()
+    Ok(())
 }
 
 /// # Errors
-/// `Malformed` if it is not what [`wrapped_to_text`] gives.
-pub(crate) fn wrapped_from_text(text: Option<&str>) -> Result<Option<WrappedKey>> {
-    text.map(|text| from_text::<StoredKey>(text, "a stored row's wrapped key does not read")?.read()).transpose()
+/// `Limit` if a row, or an entry of the log, has more than [`MAX_ROW`] bytes.
+pub(crate) fn check_length(bytes: &[u8]) -> Result<()> {
+    if bytes.len() > MAX_ROW {
+        return Err(Error::limit("a stored row has at most 16 MiB"));
+    }
+    Ok(())
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredPending {
-    epoch: u64,
-    key: StoredKey,
+/// The version of a row's bytes, where there are any.
+pub(crate) fn version(bytes: Option<&Vec<u8>>) -> Option<RowDigest> {
+    bytes.map(|bytes| RowDigest::of(bytes))
 }
 
-/// `{"epoch": 7, "key": {…}}`; nothing for none.
-pub(crate) fn pending_to_text(pending: Option<&Pending>) -> Result<Option<String>> {
-    pending.map(|p| to_text(&StoredPending { epoch: p.epoch, key: StoredKey::new(&p.wrapped) })).transpose()
-}
-
+/// A random name for a new store.
+///
 /// # Errors
-/// `Malformed` if it is not what [`pending_to_text`] gives.
-pub(crate) fn pending_from_text(text: Option<&str>) -> Result<Option<Pending>> {
-    let read = |text| {
-        let StoredPending { epoch, key } = from_text(text, "a stored row's pending wrapping does not read")?;
-        Ok(Pending { wrapped: key.read()?, epoch })
-    };
-    text.map(read).transpose()
+/// `Unavailable` if the operating system gives no randomness.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn draw_identity() -> Result<String> {
+    let mut id = [0; 16];
+    crate::crypto::random::from_os(&mut id)?;
+    Ok(base16ct::lower::encode_string(&id))
 }
 
-/// The change's effect as a row has it.
-pub(crate) fn forget_to_text(forget: Forget) -> &'static str {
-    match forget {
-        Forget::Nothing => "nothing",
-        Forget::Sealing => "sealing",
-        Forget::Keys => "keys",
-    }
-}
-
-/// The reverse of [`forget_to_text`]. What a later version wrote means everything.
-pub(crate) fn forget_from_text(text: &str) -> Forget {
-    match text {
-        "nothing" => Forget::Nothing,
-        "sealing" => Forget::Sealing,
-        _ => Forget::Keys,
-    }
-}
-
-/// How a row names a period: empty where there are none, so that unique indexes see it.
+/// How SQL names a period: empty where there are none, so that unique indexes see it.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn period_to_text(period: Option<&PeriodLabel>) -> &str {
     period.map_or("", PeriodLabel::as_str)
 }
 
-/// JSON of a row's part.
-pub(crate) fn to_text(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| Error::invalid("a row cannot be encoded").with_source(e))
-}
-
-/// # Errors
-/// `Malformed` with `problem` if it is not JSON of the part.
-pub(crate) fn from_text<T: for<'de> Deserialize<'de>>(text: &str, problem: &'static str) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| Error::malformed(problem).with_source(e))
-}
-
-/// A revision or size that SQL keeps as a signed number.
-pub(crate) fn unsigned(stored: i64) -> Result<u64> {
-    u64::try_from(stored).map_err(|_| Error::malformed("a stored row's number is negative"))
-}
-
-/// The reverse of [`unsigned`].
-pub(crate) fn signed(value: u64) -> Result<i64> {
-    i64::try_from(value).map_err(|_| Error::limit("a revision exceeds 2^63"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn wrapped() -> impl Strategy<Value = WrappedKey> {
-        let one = proptest::collection::vec(any::<u8>(), 1..9)
-            .prop_map(|wrapped| WrappedKey::One(Wrapping { kek: KekUri::new("local:a").unwrap(), wrapped }));
-        one.prop_recursive(3, 8, 3, |inner| {
-            let of = proptest::collection::vec(inner, 2..4);
-            prop_oneof![of.clone().prop_map(WrappedKey::AnyOf), of.prop_map(WrappedKey::AllOf)]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn wrapped_keys_read_back(key in wrapped()) {
-            let text = wrapped_to_text(Some(&key)).unwrap();
-            prop_assert_eq!(wrapped_from_text(text.as_deref()).unwrap(), Some(key.clone()));
-            let pending = Some(Pending { wrapped: key, epoch: 7 });
-            let text = pending_to_text(pending.as_ref()).unwrap();
-            prop_assert_eq!(pending_from_text(text.as_deref()).unwrap(), pending);
-        }
-
-        #[test]
-        fn arbitrary_text_never_panics(text: String) {
-            let _ = (wrapped_from_text(Some(&text)), pending_from_text(Some(&text)));
-        }
-    }
-
-    #[test]
-    fn odd_rows_are_malformed() {
-        for bad in [
-            "",
-            "{}",
-            r#"{"kek":"local:a"}"#,
-            r#"{"kek":"nope","wrapped":"00"}"#,
-            r#"{"kek":"local:a","wrapped":"0"}"#,
-            r#"{"kek":"local:a","wrapped":"00","x":1}"#,
-            r#"{"any_of":[{"kek":"local:a","wrapped":"0"}]}"#,
-            r#"{"one_of":[]}"#,
-        ] {
-            assert!(wrapped_from_text(Some(bad)).is_err(), "{bad}");
-        }
-        assert_eq!(wrapped_from_text(None).unwrap(), None);
-        assert!(unsigned(-1).is_err());
-    }
-
-    #[test]
-    fn effects_read_back_and_unknown_ones_forget_most() {
-        for forget in [Forget::Nothing, Forget::Sealing, Forget::Keys] {
-            assert_eq!(forget_from_text(forget_to_text(forget)), forget);
-        }
-        assert_eq!(forget_from_text("of a later version"), Forget::Keys);
-    }
+/// A number as SQL keeps it. None reaches 2^63; what is beyond is behind all that there is.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

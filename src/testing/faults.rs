@@ -42,6 +42,7 @@ struct State {
     unwraps: AtomicUsize,
     generates: AtomicUsize,
     others: AtomicUsize,
+    told: Mutex<Option<EncryptionContext>>,
 }
 
 impl FaultyKms {
@@ -53,6 +54,7 @@ impl FaultyKms {
             unwraps: AtomicUsize::new(0),
             generates: AtomicUsize::new(0),
             others: AtomicUsize::new(0),
+            told: Mutex::default(),
         }))
     }
 
@@ -74,6 +76,15 @@ impl FaultyKms {
     /// How often it was asked for anything.
     pub fn calls(&self) -> usize {
         self.unwraps() + self.generates() + self.0.others.load(Ordering::SeqCst)
+    }
+
+    /// The encryption context that it was told last, to wrap, unwrap or generate.
+    pub fn last_context(&self) -> Option<EncryptionContext> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn told(&self, context: &EncryptionContext) {
+        *self.0.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.clone());
     }
 
     async fn strike(&self) -> Result<Fault> {
@@ -102,6 +113,7 @@ impl Kms for FaultyKms {
 
     async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>> {
         self.0.others.fetch_add(1, Ordering::SeqCst);
+        self.told(context);
         match self.strike().await? {
             Fault::EmptyWrapping => Ok(Vec::new()),
             Fault::WrongKey => self.0.inner.wrap(kek, context, &DataKey::random()?).await,
@@ -111,6 +123,7 @@ impl Kms for FaultyKms {
 
     async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey> {
         self.0.unwraps.fetch_add(1, Ordering::SeqCst);
+        self.told(context);
         match self.strike().await? {
             Fault::WrongKey => DataKey::random(),
             Fault::ShortKey => DataKey::take(&mut b"sixteen bytes...".to_vec()),
@@ -120,6 +133,7 @@ impl Kms for FaultyKms {
 
     async fn generate(&self, kek: &KekUri, context: &EncryptionContext) -> Result<GeneratedKey> {
         self.0.generates.fetch_add(1, Ordering::SeqCst);
+        self.told(context);
         match self.strike().await? {
             Fault::EmptyWrapping => Ok(GeneratedKey { data_key: DataKey::random()?, wrapped: Vec::new() }),
             Fault::WrongKey => {

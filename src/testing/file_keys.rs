@@ -17,7 +17,6 @@ use crate::key::id::{KeyId, TenantId};
 use crate::key::record::KeyRecord;
 use crate::key::region::Region;
 use crate::key::scope::Scope;
-use crate::key::state::KeyState;
 
 /// Seals and opens files under a data key that the test hands in.
 pub struct FileKeys(LoadedKey);
@@ -41,21 +40,13 @@ impl FileKeys {
 
     pub(crate) fn on(backend: Backend, suite: Suite, mut data_key: [u8; 32]) -> Result<Self> {
         let data_key = DataKey::take(&mut data_key)?;
-        let record = KeyRecord {
-            tenant: TenantId::new("acme")?,
-            key_id: KeyId::of(&data_key, suite)?,
+        let record = KeyRecord::bare(
+            TenantId::new("acme")?,
+            KeyId::of(&data_key, suite)?,
             suite,
-            scope: Scope::new(&[("workspace", "W1"), ("channel", "C9")])?,
-            period: None,
-            region: Region::new("eu-central-1")?,
-            state: KeyState::Active,
-            state_since: 0,
-            wrapped: None,
-            pending: None,
-            wrapped_epoch: 1,
-            created_at: 0,
-            revision: 1,
-        };
+            Scope::new(&[("workspace", "W1"), ("channel", "C9")])?,
+            Region::new("eu-central-1")?,
+        );
         LoadedKey::on(backend, &data_key, &record, Arc::new(Budget::new(0))).map(Self)
     }
 

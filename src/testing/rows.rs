@@ -1,155 +1,112 @@
-//! Rows as SQL key stores keep them, without a database: what a fuzzer alters before a store would read them.
+//! Stored rows in an attacker's hands: taken apart, edited, and tagged anew by a node that was taken over.
 
+use std::sync::Arc;
+
+use crate::crypto::secret::DataKey;
+use crate::crypto::suite::Suite;
 use crate::error::Result;
 use crate::key::change::Change;
+use crate::key::encryption_context::EncryptionContext;
+use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
-use crate::key::tenant::TenantRecord;
-use crate::store::row::{
-    ChangeColumns, KeyColumns, TenantColumns, forget_to_text, pending_to_text, period_to_text, signed, to_text,
-    wrapped_to_text,
-};
+use crate::keyring::rows::log_entry;
+use crate::room::Strongroom;
+use crate::row::authority::{Authority, ControlKey};
+use crate::row::frame::{Frame, Kind};
+use crate::store::row::RowKey;
 
-/// The columns of a data key's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // they are those of `migrations/`
-pub struct KeyRow {
-    pub tenant: String,
-    pub key_id: Vec<u8>,
-    pub suite: i64,
-    pub scope: Vec<u8>,
-    pub period: String,
-    pub region: String,
-    pub state: String,
-    pub state_since: i64,
-    pub wrapped: Option<String>,
-    pub pending: Option<String>,
-    pub wrapped_epoch: i64,
-    pub created_at: i64,
-    pub revision: i64,
-}
-
-impl KeyRow {
-    /// The row that a store writes for `record`.
-    ///
-    /// # Errors
-    /// `Limit` if a number does not fit a column.
-    pub fn of(record: &KeyRecord) -> Result<Self> {
-        Ok(Self {
-            tenant: record.tenant.as_str().to_owned(),
-            key_id: record.key_id.as_bytes().to_vec(),
-            suite: record.suite.byte().into(),
-            scope: record.scope.to_bytes(),
-            period: period_to_text(record.period.as_ref()).to_owned(),
-            region: record.region.as_str().to_owned(),
-            state: record.state.as_str().to_owned(),
-            state_since: record.state_since,
-            wrapped: wrapped_to_text(record.wrapped.as_ref())?,
-            pending: pending_to_text(record.pending.as_ref())?,
-            wrapped_epoch: signed(record.wrapped_epoch)?,
-            created_at: record.created_at,
-            revision: signed(record.revision)?,
-        })
-    }
-
-    /// What a store makes of the row.
-    ///
-    /// # Errors
-    /// `Malformed` if no store wrote it.
-    pub fn read(&self) -> Result<KeyRecord> {
-        KeyColumns {
-            tenant: &self.tenant,
-            key_id: &self.key_id,
-            suite: self.suite,
-            scope: &self.scope,
-            period: &self.period,
-            region: &self.region,
-            state: &self.state,
-            state_since: self.state_since,
-            wrapped: self.wrapped.as_deref(),
-            pending: self.pending.as_deref(),
-            wrapped_epoch: self.wrapped_epoch,
-            created_at: self.created_at,
-            revision: self.revision,
-        }
-        .read()
+fn kind(key: &RowKey) -> Kind {
+    match key {
+        RowKey::Room => Kind::Room,
+        RowKey::Fleet => Kind::Fleet,
+        RowKey::Tenant(_) => Kind::Tenant,
+        RowKey::Key(..) => Kind::Key,
+        RowKey::Journal(..) => Kind::Journal,
+        RowKey::Kek(_) => Kind::Kek,
     }
 }
 
-/// The columns of a tenant's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // they are those of `migrations/`
-pub struct TenantRow {
-    pub tenant: String,
-    pub policy: String,
-    pub revocations: String,
-    pub erasures: String,
-    pub rewrap: Option<String>,
-    pub enrolled_at: i64,
-    pub epoch: i64,
+/// The body of a stored row: JSON. Nothing is verified.
+///
+/// # Errors
+/// `Malformed` if it is no row of that name's kind.
+pub fn row_body(key: &RowKey, row: &[u8]) -> Result<Vec<u8>> {
+    Frame::parse(kind(key), row).map(|frame| frame.body.to_vec())
 }
 
-impl TenantRow {
-    /// The row that a store writes for `record`.
-    ///
-    /// # Errors
-    /// `Limit` if a number does not fit a column.
-    pub fn of(record: &TenantRecord) -> Result<Self> {
-        Ok(Self {
-            tenant: record.tenant.as_str().to_owned(),
-            policy: to_text(&record.policy)?,
-            revocations: to_text(&record.revocations)?,
-            erasures: to_text(&record.erasures)?,
-            rewrap: record.rewrap.as_ref().map(to_text).transpose()?,
-            enrolled_at: record.enrolled_at,
-            epoch: signed(record.epoch)?,
-        })
+/// The row with another body under the authenticator that it has: what an attacker without keys can make of it.
+///
+/// # Errors
+/// As [`row_body`].
+pub fn with_body(key: &RowKey, row: &[u8], body: &[u8]) -> Result<Vec<u8>> {
+    let front = row.len() - row_body(key, row)?.len();
+    Ok([&row[..front], body].concat())
+}
+
+/// The encryption context that a record's wrappings are bound to: everybody who reads FORMAT.md knows it.
+///
+/// # Errors
+/// As the limits of contexts.
+pub fn context_of(record: &KeyRecord) -> Result<EncryptionContext> {
+    record.encryption_context()
+}
+
+/// The id of a data key that somebody knows.
+///
+/// # Errors
+/// None that is known.
+pub fn key_id_of(data_key: &DataKey, suite: Suite) -> Result<KeyId> {
+    KeyId::of(data_key, suite)
+}
+
+/// A node of the data plane in other hands: it has the room's row keys as they are now, and keeps them when it is evicted.
+#[derive(Clone)]
+pub struct TakenOverNode(Arc<Authority>);
+
+impl TakenOverNode {
+    /// Takes over the node that built `room`.
+    pub fn of(room: &Strongroom) -> Self {
+        Self(room.keyring.authority.load_full())
     }
 
-    /// What a store makes of the row.
-    ///
-    /// # Errors
-    /// `Malformed` if no store wrote it.
-    pub fn read(&self) -> Result<TenantRecord> {
-        TenantColumns {
-            tenant: &self.tenant,
-            policy: &self.policy,
-            revocations: &self.revocations,
-            erasures: &self.erasures,
-            rewrap: self.rewrap.as_deref(),
-            enrolled_at: self.enrolled_at,
-            epoch: self.epoch,
-        }
-        .read()
-    }
-}
-
-/// The columns of a logged change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // they are those of `migrations/`
-pub struct ChangeRow {
-    pub tenant: String,
-    pub selector: String,
-    pub forget: String,
-}
-
-impl ChangeRow {
-    /// The row that a store writes for `change`.
+    /// The row of a record of its own making.
     ///
     /// # Errors
     /// None that is known.
-    pub fn of(change: &Change) -> Result<Self> {
-        Ok(Self {
-            tenant: change.tenant.as_str().to_owned(),
-            selector: to_text(&change.selector)?,
-            forget: forget_to_text(change.forget).to_owned(),
-        })
+    pub fn tag(&self, record: &KeyRecord) -> Result<Vec<u8>> {
+        self.0.tag(Kind::Key, record)
     }
 
-    /// What a store makes of the row.
+    /// The generation of its keys.
+    pub fn generation(&self) -> u32 {
+        self.0.generation()
+    }
+}
+
+/// A control plane in other hands: it has the control plane's key as it is now, and keeps it when it is evicted.
+#[derive(Clone)]
+pub struct TakenOverControlPlane(Arc<Authority>, Arc<ControlKey>);
+
+impl TakenOverControlPlane {
+    /// Takes over the process that built `room`.
     ///
     /// # Errors
-    /// `Malformed` if no store wrote it.
-    pub fn read(&self) -> Result<Change> {
-        ChangeColumns { tenant: &self.tenant, selector: &self.selector, forget: &self.forget }.read()
+    /// As the root's KMS.
+    pub async fn of(room: &Strongroom) -> Result<Self> {
+        let control = room.keyring.control().await?.unwrap();
+        Ok(Self(room.keyring.authority.load_full(), control))
+    }
+
+    /// A row of its own making, by its body.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn sign_text(&self, key: &RowKey, body: &str) -> Result<Vec<u8>> {
+        self.0.sign_body(Some(&self.1), kind(key), body.as_bytes())
+    }
+
+    /// A log entry of its own making.
+    pub fn sign_change(&self, number: u64, change: &Change) -> Vec<u8> {
+        log_entry(&self.0, Some(&self.1), 0, number, change)
     }
 }

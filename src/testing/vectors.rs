@@ -18,9 +18,8 @@ use crate::key::id::{KeyId, TenantId};
 use crate::key::record::KeyRecord;
 use crate::key::region::Region;
 use crate::key::scope::Scope;
-use crate::key::state::KeyState;
 
-/// One data key of one tenant and region, without scope, KMS or store, on one backend.
+/// One data key of one tenant, region and scope, without KMS or store, on one backend.
 ///
 /// It holds what a thread holds beside a key from one message to the next, so that what one leaves behind meets the next.
 pub struct BareKey(LoadedKey, Mutex<Hand>);
@@ -32,24 +31,23 @@ impl BareKey {
     /// A key on the `backend`-th backend: 0 is RustCrypto, 1, if compiled in, aws-lc-rs.
     ///
     /// # Errors
-    /// `KeyMismatch` for an impossible data key, `InvalidArgument` for wrong names.
-    pub fn new(backend: usize, data_key: &[u8], suite: Suite, region: &str, tenant: &str) -> Result<Self> {
+    /// `KeyMismatch` for an impossible data key, `InvalidArgument` for wrong names, `Limit` for a scope beyond its limits.
+    pub fn new(
+        backend: usize,
+        data_key: &[u8],
+        suite: Suite,
+        region: &str,
+        tenant: &str,
+        scope: &[Field<'_>],
+    ) -> Result<Self> {
         let data_key = DataKey::take(&mut data_key.to_vec())?;
-        let record = KeyRecord {
-            tenant: TenantId::new(tenant)?,
-            key_id: KeyId::of(&data_key, suite)?,
+        let record = KeyRecord::bare(
+            TenantId::new(tenant)?,
+            KeyId::of(&data_key, suite)?,
             suite,
-            scope: Scope::new(&[])?,
-            period: None,
-            region: Region::new(region)?,
-            state: KeyState::Active,
-            state_since: 0,
-            wrapped: None,
-            pending: None,
-            wrapped_epoch: 1,
-            created_at: 0,
-            revision: 1,
-        };
+            Scope::new(scope)?,
+            Region::new(region)?,
+        );
         LoadedKey::on(Backend::ALL[backend], &data_key, &record, Arc::new(Budget::new(MAX_MESSAGES)))
             .map(|key| Self(key, Mutex::default()))
     }

@@ -1,6 +1,12 @@
 //! Layer 3: the watermark. What is remembered outside the key store, so that a store that was put back to an earlier state is
 //! noticed: by a node that starts afresh as well, and by the control plane before it writes.
 
+pub(crate) mod file;
+pub(crate) mod memory;
+#[cfg(feature = "object-store")]
+pub(crate) mod object;
+mod text;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -43,18 +49,23 @@ pub struct Mark {
 /// `strongroom::testing::watermark_contract` (feature `testing`) checks it.
 ///
 /// - *Compare-and-set*: [`Self::advance`] writes only over `from`, also against other processes and nodes; of several
-///   that advance from one mark, one succeeds.
+///   that advance from one mark to different ones, one succeeds.
+/// - *Repetition*: an [`Self::advance`] to what the mark is already succeeds, whatever `from` is: its answer was lost, and it is
+///   repeated.
 /// - *Durability*: what [`Self::advance`] said it wrote survives a crash, and every later [`Self::read`] on any node gives it
 ///   or a later one.
 /// - *Atomicity*: a crash, a full disk or a lost answer leaves the mark old or new; other subjects' marks stay.
 /// - *Errors*: [`Unavailable`](crate::ErrorKind::Unavailable) if nothing can be said; [`Malformed`](crate::ErrorKind::Malformed)
-///   for what cannot be a mark. Never a mark that was not written.
+///   for what cannot be a mark; [`Io`](crate::ErrorKind::Io), [`Limit`](crate::ErrorKind::Limit) or
+///   [`InvalidArgument`](crate::ErrorKind::InvalidArgument) where somebody has to act. Never a mark that was not written.
+/// - *Cancellation*: dropping a call's future is safe; an [`Self::advance`] may then be carried out or not.
 #[async_trait]
 pub trait Watermark: Send + Sync + 'static {
     /// The mark of `subject`; `None` if there never was one.
     async fn read(&self, subject: &Subject) -> Result<Option<Mark>>;
 
-    /// Puts `to` in the place of `from` (`None`: no mark yet). Says whether it did; if not, the mark is another one than `from`.
+    /// Puts `to` in the place of `from` (`None`: no mark yet), and says whether the mark is `to` now. If not, it is another one
+    /// than `from`, and was not changed.
     async fn advance(&self, subject: &Subject, from: Option<&Mark>, to: &Mark) -> Result<bool>;
 }
 

@@ -36,7 +36,7 @@ async fn seal_and_open_in_two_processes() {
     let sealed = seal(&one, "C9", b"hello").await.unwrap();
     assert_eq!(open(&two, "C9", &sealed).await.unwrap(), b"hello");
     // The record says which key; its wrapping is what AWS gave.
-    let keys = one.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap();
+    let keys = one.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap().keys;
     assert_eq!((keys.len(), keys[0].wrapped.as_ref().unwrap().expression()), (1, (&kek).into()));
 }
 

@@ -1,11 +1,12 @@
 //! What most tests start from: a server, our provider on it, and the tenant's administrator with the bare SDK.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region as AwsRegion, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Credentials, SharedCredentialsProvider};
+use strongroom::testing::Operator;
 use strongroom::{
     AwsKms, AwsKmsBuilder, EncryptionContext, Error, ErrorKind, GeneratedKey, KekUri, Kms, MemoryKeyStore, Region,
     Strongroom, TenantPolicy,
@@ -74,6 +75,19 @@ pub(crate) async fn create_kek(admin: &Client) -> KekUri {
     uri(admin.create_key().send().await.unwrap().key_metadata.unwrap().arn.as_deref().unwrap())
 }
 
+/// Who runs the rooms over this store: one operator for each store.
+fn operator(store: &Arc<MemoryKeyStore>) -> Operator {
+    static OPERATORS: Mutex<Vec<(Weak<MemoryKeyStore>, Operator)>> = Mutex::new(Vec::new());
+    let mut all = OPERATORS.lock().unwrap();
+    let of = Arc::downgrade(store);
+    if let Some((_, operator)) = all.iter().find(|(known, _)| known.ptr_eq(&of)) {
+        return operator.clone();
+    }
+    let operator = Operator::default();
+    all.push((of, operator.clone()));
+    operator
+}
+
 /// A room over `kms`; rooms over one store are processes of one backend.
 pub(crate) async fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms) -> Strongroom {
     Strongroom::builder()
@@ -81,10 +95,8 @@ pub(crate) async fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms) -> Strongro
         .key_store(Arc::clone(store))
         .kms(kms)
         .kms_deadline(Duration::from_secs(300))
-        .trusting_the_key_store()
-        .build()
+        .open_under(&operator(store))
         .await
-        .unwrap()
 }
 
 pub(crate) async fn enroll(room: &Strongroom, kek: &KekUri) {

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use strongroom::{Error, LocalKms, SqliteKeyStore, Strongroom, SystemClock, TenantPolicy};
+use strongroom::testing::Operator;
+use strongroom::{Error, LocalKms, Strongroom, SystemClock, TenantPolicy};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -81,9 +82,9 @@ async fn no_copy_of_the_key_is_left_anywhere() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, root_kek) = root();
     let kms = LocalKms::open_under(folder.path().join("keks.json"), operator, root_kek).await.unwrap();
-    let store = SqliteKeyStore::open(folder.path().join("keys.db")).await.unwrap();
+    let store = strongroom::testing::sqlite(folder.path().join("keys.db")).await;
     let builder = Strongroom::builder().serving(["eu-central-1"]).key_store(store);
-    let room = builder.kms(kms.clone()).trusting_the_key_store().build().await.unwrap();
+    let room = builder.kms(kms.clone()).open_under(&Operator::default()).await;
     let (mut keys, mut errors) = (Vec::new(), String::new());
     for (i, format) in FORMATS.into_iter().enumerate() {
         let (key, name) = (material(32), format!("tenant-{i}"));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::testing::{ManualClock, encryption_context};
+use strongroom::testing::{ManualClock, Operator, encryption_context};
 use strongroom::{
     ErrorKind, ImportFormat, ImportTicket, KeyCheckValue, Kms, LocalKms, MemoryKeyStore, Region, Strongroom,
     SystemClock, TenantPolicy,
@@ -44,7 +44,7 @@ async fn imports(format: ImportFormat) {
     let kms = open().await.unwrap();
     is_the_key(&kms, &ticket, &material).await;
     let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
-    let room = room.trusting_the_key_store().build().await.unwrap();
+    let room = room.open_under(&Operator::default()).await;
     room.admin("a test", "to test").unwrap().enroll("acme", TenantPolicy::new(kek, region())).await.unwrap();
     let scope = room.tenant("acme").await.unwrap().scope([]).unwrap();
     let sealed = scope.seal(&[("message", "M1")], b"hello").await.unwrap();

@@ -69,6 +69,32 @@ impl Cluster {
         panic!("PostgreSQL does not start: {}\n{}", started.unwrap_err(), cluster.log());
     }
 
+    /// A standby that follows it, on a port of its own.
+    pub(crate) fn standby(&self) -> Self {
+        let mut standby = Self {
+            folder: tempfile::tempdir().unwrap(),
+            programs: self.programs.clone(),
+            as_postgres: self.as_postgres,
+            port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
+            settings: self.settings.clone(),
+        };
+        if standby.as_postgres {
+            run(Command::new("chown").arg("postgres:postgres").arg(standby.folder.path())).unwrap();
+        }
+        let mut copy = standby.command("pg_basebackup");
+        copy.args(["-h", "127.0.0.1", "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "-p"]);
+        run(copy.arg(self.port.to_string()).arg("-D").arg(standby.data())).unwrap();
+        standby.settings.push("hot_standby=on".to_owned());
+        standby.restart();
+        standby
+    }
+
+    /// Makes a standby a primary.
+    pub(crate) fn promote(&self) {
+        let mut promote = self.command("pg_ctl");
+        run(promote.arg("-D").arg(self.data()).args(["-w", "-t", "60", "promote"])).unwrap();
+    }
+
     /// Starts it again, on the same port.
     pub(crate) fn restart(&self) {
         self.try_start().unwrap_or_else(|e| panic!("PostgreSQL does not start again: {e}\n{}", self.log()));
@@ -211,5 +237,7 @@ fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).collect::<Vec<_>>();
     let newest_first = versions.into_iter().rev().map(|(_, folder)| folder);
-    on_path.into_iter().chain(newest_first).find(|folder| folder.join("initdb").is_file())
+    // Where the file itself is: not all programs need to be linked beside it.
+    let real = |folder: PathBuf| folder.join("initdb").canonicalize().ok();
+    on_path.into_iter().chain(newest_first).find_map(real).and_then(|initdb| Some(initdb.parent()?.to_owned()))
 }

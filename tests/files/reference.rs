@@ -49,7 +49,8 @@ fn request(op: &str, suite: Suite, file: &str, bytes: &str) -> Value {
         "suite": suite.byte(),
         "region": "eu-central-1",
         "tenant": "acme",
-        "context": [["file", file], ["workspace", "W1"], ["channel", "C9"]],
+        "scope": [["workspace", "W1"], ["channel", "C9"]],
+        "context": [["file", file]],
         "salt": hex(&[7; 24]),
     });
     request[if op == "open_file" { "file" } else { "plaintext" }] = json!(bytes);

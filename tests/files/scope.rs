@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strongroom::testing::FaultyKms;
+use strongroom::testing::{FaultyKms, Operator};
 use strongroom::{
     Error, ErrorKind, FileHead, FileOptions, LocalKms, MemoryKeyStore, Region, ScopeHandle, Selector, Strongroom,
     TenantPolicy,
@@ -27,10 +27,8 @@ impl House {
             .serving([region])
             .key_store(Arc::new(MemoryKeyStore::default()))
             .kms(kms.clone())
-            .trusting_the_key_store()
-            .build()
-            .await
-            .unwrap();
+            .open_under(&Operator::default())
+            .await;
         let region = Region::new(region).unwrap();
         for tenant in ["acme", "globex"] {
             let kek = local.create_kek(tenant, region.clone()).unwrap();

@@ -1,5 +1,5 @@
 use strongroom::testing::{Failpoints, Fault};
-use strongroom::{Error, ErrorKind, KekExpression, KeyId, LocalKms, Selector, Strongroom, TenantPolicy};
+use strongroom::{Error, ErrorKind, ExportTo, KekExpression, KeyId, LocalKms, Selector, Strongroom, TenantPolicy};
 
 use crate::{EU, Fleet, US, channel, gently, key_id, kind, region};
 
@@ -89,11 +89,11 @@ async fn useless_wrappings_that_a_walk_left_are_made_anew_by_the_next() {
     let sealed = fill(&fleet, 4).await;
     let new = fleet.kek("acme-2027", EU);
     let store = Failpoints::new(std::sync::Arc::clone(&fleet.store), |point| match point {
-        "store.key.before" => Err(Error::new(ErrorKind::Unavailable, "the database is away")),
+        "store.get.key.before" => Err(Error::new(ErrorKind::Unavailable, "the database is away")),
         _ => Ok(()),
     });
     let builder = Strongroom::builder().serving([EU]).key_store(store).kms(fleet.kms.clone());
-    let cut_off = builder.clock(fleet.clock.clone()).trusting_the_key_store().build().await.unwrap();
+    let cut_off = builder.clock(fleet.clock.clone()).open_under(&fleet.operator).await;
     fleet.kms.set(Fault::WrongKey);
     assert_eq!(cut_off.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
     assert!(fleet.records().await.iter().any(|record| record.pending.is_some()));
@@ -176,7 +176,10 @@ async fn a_kek_elsewhere_is_refused_before_any_call() {
     let stated = fleet.kek("stated", US);
     let policy = admin.tenant("acme").await.unwrap().policy.kek_in(stated.clone(), region(US));
     assert_eq!(kind(admin.set_policy("acme", policy.wrapped_by(&stated)).await), ErrorKind::Region);
-    assert_eq!(kind(admin.export("acme", &arn, &gently(), |_| Ok(())).await), ErrorKind::Region);
+    assert_eq!(
+        kind(admin.export("acme", ExportTo::Foreign(arn.clone()), &gently(), |_| Ok(())).await),
+        ErrorKind::Region
+    );
     assert_eq!(fleet.kms.calls(), before);
     // Where nothing is stated the KMS is asked, and believed.
     assert_eq!(kind(admin.rewrap("acme", &fleet.kek("unstated", US), &gently()).await), ErrorKind::Region);
@@ -191,7 +194,7 @@ async fn a_tenant_that_leaves_takes_its_keys_along_under_its_own_kek() {
     fleet.node.admin("a test", "to test").unwrap().revoke("acme", Selector::fields([("channel", "C4")])).await.unwrap();
     let mut keys = Vec::new();
     let (admin, options) = (fleet.node.admin("a test", "to test").unwrap(), gently());
-    let export = admin.export("acme", &own, &options, |key| {
+    let export = admin.export("acme", ExportTo::Foreign(own.clone()), &options, |key| {
         keys.push(key);
         Ok(())
     });

@@ -1,10 +1,8 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::testing::{Failpoints, Fault};
-use strongroom::{
-    AnchorFile, Error, ErrorKind, FileHead, KeyStore, MemoryKeyStore, PageRow, Period, PeriodLabel, Selector,
-    Strongroom,
-};
+use strongroom::testing::{Failpoints, Fault, Operator, TakenOverControlPlane};
+use strongroom::{Error, ErrorKind, FileHead, KeyStore, PageRow, Period, PeriodLabel, Selector, Strongroom};
 
 use crate::{EU, Fleet, HOUR, channel, kind};
 
@@ -78,7 +76,7 @@ async fn without_hearing_from_the_store_nothing_cached_is_used_beyond_the_bound(
         Ok(())
     });
     let builder = Strongroom::builder().serving([EU]).key_store(store).kms(fleet.kms.clone());
-    let node = builder.clock(fleet.clock.clone()).trusting_the_key_store().build().await.unwrap();
+    let node = builder.clock(fleet.clock.clone()).open_under(&fleet.operator).await;
     let scope = channel(&node, "C9").await;
     let sealed = scope.seal(&[], b"x").await.unwrap();
     let file = scope.file_sealer(&[]).await.unwrap().seal_bytes(b"x").unwrap();
@@ -104,12 +102,13 @@ async fn a_node_that_missed_too_much_forgets_everything() {
     let sealed = scope.seal(&[], b"x").await.unwrap();
     // A thousand and one decisions at once, about another channel.
     let change = strongroom::Change {
-        tenant: "acme".parse().unwrap(),
+        tenant: Some("acme".parse().unwrap()),
         selector: Selector::fields([("channel", "C1")]),
         forget: strongroom::Forget::Keys,
     };
+    let control = TakenOverControlPlane::of(&fleet.node).await.unwrap();
     for _ in 0..1001 {
-        fleet.store.announce(&change).await.unwrap();
+        fleet.store.put(&[], Some(&|number| control.sign_change(number, &change))).await.unwrap();
     }
     fleet.settle();
     let unwraps = fleet.kms.unwraps();
@@ -132,32 +131,28 @@ async fn a_store_restored_from_an_older_copy_is_refused() {
     let fleet = Fleet::new().await;
     let scope = channel(&fleet.node, "C9").await;
     let sealed = scope.seal(&[], b"x").await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let fresh = async |store: MemoryKeyStore, anchored: bool| {
-        let builder = Strongroom::builder().serving([EU]).key_store(store).kms(fleet.kms.clone());
+    let fresh = async |protected: bool| {
+        let builder = Strongroom::builder().serving([EU]).key_store(Arc::clone(&fleet.store)).kms(fleet.kms.clone());
         let builder = builder.clock(fleet.clock.clone());
-        let anchor = || AnchorFile::open(folder.path().join("epochs")).unwrap();
-        if anchored { builder.epoch_anchor(anchor()) } else { builder }.trusting_the_key_store().build().await.unwrap()
+        if protected {
+            return builder.open_under(&fleet.operator).await;
+        }
+        let builder = builder.room(Operator::ROOM).root(fleet.operator.root.clone());
+        builder.without_rollback_protection().build().await.unwrap()
     };
-    // The store before, with the row and the key; and a node that remembers what came after.
-    let row = fleet.node.admin("a test", "to test").unwrap().tenant("acme").await.unwrap();
-    let old_copy = async || {
-        let copy = MemoryKeyStore::default();
-        copy.insert_tenant(&row).await.unwrap();
-        copy.insert_active(&fleet.records().await[0]).await.unwrap();
-        copy
-    };
-    let before = old_copy().await;
+    let before = fleet.store.snapshot();
     fleet.node.admin("a test", "to test").unwrap().revoke("acme", Selector::everything()).await.unwrap();
-    let now = MemoryKeyStore::default();
-    now.insert_tenant(&fleet.node.admin("a test", "to test").unwrap().tenant("acme").await.unwrap()).await.unwrap();
-    assert_eq!(kind(channel(&fresh(now, true).await, "C9").await.seal(&[], b"x").await), ErrorKind::Revoked);
-    let refused = fresh(before, true).await.tenant("acme").await.map(|_| ()).unwrap_err();
+    for protected in [true, false] {
+        assert_eq!(kind(channel(&fresh(protected).await, "C9").await.seal(&[], b"x").await), ErrorKind::Revoked);
+    }
+    fleet.store.restore(&before);
+    let refused = fresh(true).await.tenant("acme").await.map(|_| ()).unwrap_err();
     assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::RolledBack, false));
     assert!(refused.to_string().contains("older copy"), "{refused}");
-    // The limit: a node that never saw the newer epoch and has no anchor believes the copy.
-    let copy = old_copy().await;
-    let believing = fresh(copy, false).await;
+    // Nodes that run know it, too, by the watermark or by what they saw.
+    assert_eq!(kind(fleet.node.tenant("acme").await), ErrorKind::RolledBack);
+    // The limit: a node that never saw the newer epoch and has no watermark believes the copy.
+    let believing = fresh(false).await;
     assert!(channel(&believing, "C9").await.open(&[], &sealed).await.is_ok());
     fleet.kms.set(Fault::None);
 }

@@ -48,7 +48,7 @@ fn process_that_opens() {
     let (clock, deaf, over) = (Jumping::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let hears = Arc::clone(&deaf);
     let hook = move |point: &'static str| match point {
-        "store.changes.before" if hears.load(Ordering::SeqCst) => {
+        "store.log.before" if hears.load(Ordering::SeqCst) => {
             Err(Error::new(ErrorKind::Unavailable, "the store stands still, as the test asked"))
         }
         _ => Ok(()),
@@ -56,12 +56,8 @@ fn process_that_opens() {
     obey(clock.clone(), Arc::clone(&deaf), Arc::clone(&over));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let builder = serving_both().revocation_bound(BOUND).clock(clock).kms(grounds.kms());
-        let room = builder
-            .key_store(Failpoints::new(grounds.store().await, hook))
-            .trusting_the_key_store()
-            .build()
-            .await
-            .unwrap();
+        let room =
+            builder.key_store(Failpoints::new(grounds.store().await, hook)).open_under(&grounds.operator()).await;
         let message = grounds.messages().await.all().await.remove(0);
         let scope = channel(&room, &message.channel).await;
         let (mut works, mut last) = (false, 0);

@@ -145,7 +145,7 @@ async fn judge(grounds: &Grounds) -> (usize, usize) {
     let exported = room
         .admin("a test", "to test")
         .unwrap()
-        .export(TENANT, &kek("escrow"), &WalkOptions::default(), |_| Ok(()))
+        .export(TENANT, strongroom::ExportTo::Foreign(kek("escrow")), &WalkOptions::default(), |_| Ok(()))
         .await
         .unwrap();
     assert_eq!((exported.done, exported.failed), (keys.len() as u64, 0), "{:?}", exported.first_failure);

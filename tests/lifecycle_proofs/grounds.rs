@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use strongroom::testing::Operator;
 use strongroom::{
     Clock, KekExpression, KekUri, KeyRecord, KeyStore, LocalKms, Period, Region, ScopeHandle, Strongroom,
     StrongroomBuilder, SystemClock, TenantPolicy,
@@ -105,9 +106,14 @@ impl Grounds {
         Messages::open(&self.path("messages.db")).await
     }
 
+    /// The root and the watermark that all processes on these grounds share.
+    pub(crate) fn operator(&self) -> Operator {
+        Operator::in_folder(&self.path(""))
+    }
+
     /// A room as a fresh process has it.
     pub(crate) async fn room(&self) -> Strongroom {
-        serving_both().key_store(self.store().await).kms(self.kms()).trusting_the_key_store().build().await.unwrap()
+        serving_both().key_store(self.store().await).kms(self.kms()).open_under(&self.operator()).await
     }
 
     /// Starts the test of this binary that has this name as a process on these grounds. Its `job` is in its environment.
@@ -153,10 +159,11 @@ pub(crate) async fn records(room: &Strongroom) -> Vec<KeyRecord> {
     loop {
         let page =
             room.admin("a test", "to test").unwrap().keys(TENANT, all.last().map(|r| &r.key_id), 500).await.unwrap();
-        if page.is_empty() {
+        assert!(page.unreadable.is_empty(), "{:?}", page.unreadable);
+        if page.last.is_none() {
             return all;
         }
-        all.extend(page);
+        all.extend(page.keys);
     }
 }
 

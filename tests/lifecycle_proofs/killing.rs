@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,9 +41,13 @@ fn process_to_kill() {
     let task = Task::parse(job);
     let at = at.split_once('#').map(|(point, n)| (point.to_owned(), n.parse::<u32>().unwrap()));
     let passed: Arc<Mutex<BTreeMap<&'static str, u32>>> = Arc::default();
+    let ready = Arc::new(AtomicBool::new(false));
     let hook = {
-        let passed = Arc::clone(&passed);
+        let (passed, ready) = (Arc::clone(&passed), Arc::clone(&ready));
         move |point: &'static str| {
+            if !ready.load(Ordering::Relaxed) {
+                return Ok(()); // opening the room is no part of the operation
+            }
             let mut passed = passed.lock().unwrap();
             let times = passed.entry(point).or_default();
             *times += 1;
@@ -57,14 +62,8 @@ fn process_to_kill() {
         let (table, mut journal) = (grounds.messages().await, Journal::of(&grounds, task));
         let store = Failpoints::new(grounds.store().await, hook.clone());
         let kms = Failpoints::new(grounds.kms(), hook);
-        let room = serving_both()
-            .clock(task.clock())
-            .key_store(store)
-            .kms(kms)
-            .trusting_the_key_store()
-            .build()
-            .await
-            .unwrap();
+        let room = serving_both().clock(task.clock()).key_store(store).kms(kms).open_under(&grounds.operator()).await;
+        ready.store(true, Ordering::Relaxed);
         println!("\nready");
         task.perform(&room, &table, &mut journal).await;
     });

@@ -111,7 +111,7 @@ impl Task {
     /// A room as a fresh process has it, at this task's date.
     pub(crate) async fn room(&self, grounds: &Grounds) -> Strongroom {
         let room = serving_both().clock(self.clock());
-        room.key_store(grounds.store().await).kms(grounds.kms()).trusting_the_key_store().build().await.unwrap()
+        room.key_store(grounds.store().await).kms(grounds.kms()).open_under(&grounds.operator()).await
     }
 
     /// What has to be there before. Not killed.

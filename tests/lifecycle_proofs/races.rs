@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use strongroom::testing::Operator;
 use strongroom::{
     ErrorKind, KeyState, MemoryKeyStore, Result, Selector, Strongroom, TenantPolicy, WalkOptions, Walked,
 };
@@ -13,9 +14,8 @@ use crate::grounds::{EU, Grounds, TENANT, channel, keks, records, region, servin
 async fn two_nodes() -> (Strongroom, Strongroom) {
     let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryKeyStore::default()));
     let kms = Grounds::lay(folder.path()).kms();
-    let room = async || {
-        serving_both().key_store(Arc::clone(&store)).kms(kms.clone()).trusting_the_key_store().build().await.unwrap()
-    };
+    let operator = Operator::default();
+    let room = async || serving_both().key_store(Arc::clone(&store)).kms(kms.clone()).open_under(&operator).await;
     let (first, second) = (room().await, room().await);
     let policy = TenantPolicy::new(keks(EU, 2), region(EU)).scope_by(["channel"]);
     first.admin("a test", "to test").unwrap().enroll(TENANT, policy).await.unwrap();

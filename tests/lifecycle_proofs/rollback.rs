@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use strongroom::testing::ManualClock;
-use strongroom::{AnchorFile, ErrorKind, LocalKms, Selector, SqliteKeyStore, Strongroom, TenantPolicy, WalkOptions};
+use strongroom::testing::{ManualClock, Operator};
+use strongroom::{ErrorKind, LocalKms, Selector, Strongroom, TenantPolicy, WalkOptions};
 
 use crate::grounds::{EU, TENANT, channel, region, serving_both};
 
@@ -22,9 +22,8 @@ async fn back_up(live: &Path, copy: &Path) {
 /// Puts the copy's rows in place of the live ones, under the feet of whoever has the file open.
 async fn restore(live: &Path, copy: &Path) {
     let table = |name: &str| format!("DELETE FROM {name}; INSERT INTO {name} SELECT * FROM copy.{name};");
-    let empty = "DELETE FROM data_keys; DELETE FROM tenants;"; // keys refer to tenants
-    let tables: String = ["tenants", "data_keys", "changes"].map(table).concat();
-    sql(live, &format!("ATTACH '{}' AS copy; BEGIN IMMEDIATE; {empty} {tables} COMMIT", copy.display())).await;
+    let tables: String = ["single_rows", "tenants", "data_keys", "journal", "keks", "changes"].map(table).concat();
+    sql(live, &format!("ATTACH '{}' AS copy; BEGIN IMMEDIATE; {tables} COMMIT", copy.display())).await;
 }
 
 struct Nodes {
@@ -33,19 +32,15 @@ struct Nodes {
 }
 
 impl Nodes {
-    async fn start(&self, anchor: Option<&str>) -> Strongroom {
+    async fn start(&self, watermark: bool) -> Strongroom {
         let path = |name: &str| self.folder.path().join(name);
         let builder = serving_both().clock(self.clock.clone()).kms(LocalKms::open(path("keks.json")).unwrap());
-        let builder = builder.key_store(SqliteKeyStore::open(path("keys.db")).await.unwrap());
-        match anchor {
-            Some(name) => builder
-                .epoch_anchor(AnchorFile::open(path(name)).unwrap())
-                .trusting_the_key_store()
-                .build()
-                .await
-                .unwrap(),
-            None => builder.trusting_the_key_store().build().await.unwrap(),
+        let builder = builder.key_store(strongroom::testing::sqlite(&path("keys.db")).await);
+        let operator = Operator::in_folder(self.folder.path());
+        if watermark {
+            return builder.open_under(&operator).await;
         }
+        builder.room(Operator::ROOM).root(operator.root).without_rollback_protection().build().await.unwrap()
     }
 }
 
@@ -53,7 +48,7 @@ async fn refused_after(decide: impl AsyncFn(&Strongroom), decided: ErrorKind) {
     let nodes = Nodes { folder: tempfile::tempdir().unwrap(), clock: ManualClock::at(1_795_324_649_500) };
     let kek = LocalKms::open(nodes.folder.path().join("keks.json")).unwrap().create_kek("acme", region(EU)).unwrap();
     let (live, copy) = (nodes.folder.path().join("keys.db"), nodes.folder.path().join("copy.db"));
-    let node = nodes.start(Some("anchor")).await;
+    let node = nodes.start(true).await;
     node.admin("a test", "to test")
         .unwrap()
         .enroll(TENANT, TenantPolicy::new(kek, region(EU)).scope_by(["channel"]))
@@ -75,11 +70,11 @@ async fn refused_after(decide: impl AsyncFn(&Strongroom), decided: ErrorKind) {
     }
     let refused = node.admin("a test", "to test").unwrap().revoke(TENANT, Selector::everything()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::RolledBack, "nothing is decided on an older copy either");
-    // A fresh one that has the anchor.
-    let fresh = nodes.start(Some("anchor")).await;
+    // A fresh one that has the watermark.
+    let fresh = nodes.start(true).await;
     assert_eq!(fresh.tenant(TENANT).await.err().unwrap().kind(), ErrorKind::RolledBack);
     // A fresh one that has none cannot know: the limit that SECURITY.md states.
-    let unaware = nodes.start(None).await;
+    let unaware = nodes.start(false).await;
     assert!(channel(&unaware, "C9").await.open(&[], &sealed).await.is_ok());
 }
 

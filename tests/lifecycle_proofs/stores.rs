@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use strongroom::{KeyStore, PostgresKeyStore, PostgresOptions, SqliteKeyStore};
+use strongroom::{KeyStore, PostgresKeyStore, PostgresOptions};
 
 use crate::cluster::Cluster;
 
@@ -38,7 +38,7 @@ pub(crate) fn fresh(folder: &Path) -> String {
 /// Opens the store that the URL names.
 pub(crate) async fn open(url: &str) -> Arc<dyn KeyStore> {
     if let Some(path) = url.strip_prefix("sqlite:") {
-        return Arc::new(SqliteKeyStore::open(path).await.unwrap());
+        return Arc::new(strongroom::testing::sqlite(path).await);
     }
     let (schema, url) = url.split_once('@').unwrap();
     let options = PostgresOptions::default().schema(schema).max_connections(4);

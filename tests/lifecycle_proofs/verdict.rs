@@ -211,7 +211,7 @@ impl Aftermath<'_> {
         let exported = room
             .admin("a test", "to test")
             .unwrap()
-            .export(TENANT, &kek("escrow"), &WalkOptions::default(), |_| Ok(()))
+            .export(TENANT, strongroom::ExportTo::Foreign(kek("escrow")), &WalkOptions::default(), |_| Ok(()))
             .await
             .unwrap();
         if exported.done != free.len() as u64 || exported.failed != covered.len() as u64 {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use strongroom::testing::ManualClock;
+use strongroom::testing::{ManualClock, Operator};
 use strongroom::{
     DataKey, EncryptionContext, Error, FileOptions, GeneratedKey, KekDescription, KekUri, KeyStore, Kms, LocalKms,
     MemoryKeyStore, Region, ScopeHandle, Selector, Strongroom, Suite, TenantPolicy,
@@ -150,10 +150,8 @@ impl Inmate {
             .kms_deadline(Duration::from_millis(200))
             .cached_keys_per_tenant(QUOTA)
             .clock(clock.clone())
-            .trusting_the_key_store()
-            .build()
-            .await
-            .unwrap();
+            .open_under(&Operator::default())
+            .await;
         let suite = if std::env::var(SUITE).unwrap() == "1" { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 };
         let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).suite(suite).cache_ttl(TTL);
         room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
@@ -289,7 +287,7 @@ async fn store() -> Arc<dyn KeyStore> {
         #[cfg(feature = "sqlite")]
         "sqlite" => {
             let path = format!("{}/keys.db", std::env::var(crate::FOLDER).unwrap());
-            Arc::new(strongroom::SqliteKeyStore::open(path).await.unwrap())
+            Arc::new(strongroom::testing::sqlite(path).await)
         }
         _ => Arc::new(MemoryKeyStore::default()),
     }

@@ -35,23 +35,36 @@ fn drawn(what: &str) -> [u8; 32] {
     *Sha512::digest(what).first_chunk().unwrap()
 }
 
+fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 64] {
+    let mut mac = <hmac::Hmac<Sha512> as hmac::KeyInit>::new_from_slice(key).unwrap();
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
 /// HKDF-Expand-SHA-512, one block of it or two.
-pub(crate) fn expand<const N: usize>(key: &[u8], info: &[u8]) -> [u8; N] {
-    let block = |before: &[u8], counter: u8| {
-        let mut mac = <hmac::Hmac<Sha512> as hmac::KeyInit>::new_from_slice(key).unwrap();
-        for part in [before, info, &[counter]] {
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().to_vec()
-    };
-    let first = block(&[], 1);
-    let second = block(&first, 2);
-    *[first, second].concat().first_chunk().unwrap()
+fn expand<const N: usize>(key: &[u8], info: &[u8]) -> [u8; N] {
+    let first = hmac(key, &[info, &[1]]);
+    let second = hmac(key, &[&first, info, &[2]]);
+    *[first, second].as_flattened().first_chunk().unwrap()
+}
+
+/// What HKDF-Extract-SHA-512 makes of a key: as good as the key.
+pub(crate) fn extracted(key: &[u8; 32]) -> [u8; 64] {
+    hmac(&[], &[key])
+}
+
+/// And what stands between, from which it is made without the key: the inner hash, as a digest and as words of the machine.
+pub(crate) fn half_extracted(key: &[u8; 32]) -> [[u8; 64]; 2] {
+    let digest: [u8; 64] = Sha512::digest([&[0x36; 128][..], key].concat()).into();
+    let words = digest.as_chunks().0.iter().flat_map(|word| u64::from_be_bytes(*word).to_ne_bytes());
+    [digest, *words.collect::<Vec<_>>().first_chunk().unwrap()]
 }
 
 /// What HMAC-SHA-512 makes of a key before it sees a message: as good as the key. SHA-512's state is eight words as the
 /// machine stores them.
-pub(crate) fn hmac_states(key: &[u8; 32]) -> Vec<u8> {
+pub(crate) fn hmac_states(key: &[u8]) -> Vec<u8> {
     // FIPS 180-4, section 5.3.5.
     const INITIAL: [u64; 8] = [
         0x6a09_e667_f3bc_c908,
@@ -73,9 +86,21 @@ pub(crate) fn hmac_states(key: &[u8; 32]) -> Vec<u8> {
     [state(0x36), state(0x5C)].concat().iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// What a data key becomes for `purpose`: `message` or `file`.
-pub(crate) fn derived(data_key: &[u8; 32], suite: Suite, purpose: &str) -> [u8; 32] {
-    expand(data_key, format!("strongroom/v1/{}/{purpose}", suite.name()).as_bytes())
+/// What a data key becomes for `purpose`: `key-id` or `file`.
+fn derived(data_key: &[u8; 32], suite: Suite, purpose: &str) -> [u8; 32] {
+    expand(&extracted(data_key), format!("strongroom/v1/{}/{purpose}", suite.name()).as_bytes())
+}
+
+pub(crate) fn file_key(data_key: &[u8; 32], suite: Suite) -> [u8; 32] {
+    derived(data_key, suite, "file")
+}
+
+/// The message key of data key `n`, which is tenant `acme`'s of channel `Cn`.
+pub(crate) fn message_key(n: usize, suite: Suite) -> [u8; 32] {
+    let (data_key, region) = (data_key(n), b"eu-central-1");
+    let scope = strongroom::testing::vectors::canonical_context(&[("channel", &format!("C{n}"))]).unwrap();
+    let header = [&[0xF5, suite.byte(), 12], &region[..], &derived(&data_key, suite, "key-id")].concat();
+    expand(&extracted(&data_key), &[b"strongroom/v1/message", &header[..], b"\x04acme", &scope].concat())
 }
 
 /// The CMAC subkey K1 of XAES-256-GCM.
@@ -115,7 +140,7 @@ pub(crate) fn file_subkey(data_key: &[u8; 32], suite: Suite, head: &[u8]) -> [u8
     let aead: &[u8] = if suite == Suite::Aes256Gcm { b"AEAD_AES_256_GCM" } else { b"AEAD_CHACHA20_POLY1305" };
     let context = [b"strongroom/v1/file", header, b"\x04acme", &fields].concat();
     let info = [b"c2sp.org/chunked-encryption@v1+", aead, b"\0", salt, &context].concat();
-    let schedule: [u8; 76] = expand(&derived(data_key, suite, "file"), &info);
+    let schedule: [u8; 76] = expand(&file_key(data_key, suite), &info);
     assert_eq!(&schedule[44..], commitment);
     *schedule.first_chunk().unwrap()
 }

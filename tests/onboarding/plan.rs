@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::testing::{FaultyKms, ManualClock};
+use strongroom::testing::{FaultyKms, ManualClock, Operator};
 use strongroom::{
     CallPlan, CallPlanner, ErrorKind, KekExpression, LocalKms, MemoryKeyStore, Period, ScopeHandle, Strongroom,
     TenantLoad, TenantPolicy,
@@ -85,15 +85,10 @@ impl Case {
         let (store, clock) = (Arc::new(MemoryKeyStore::default()), ManualClock::at(START));
         let mut handles: Vec<Vec<ScopeHandle>> = Vec::new();
         let mut rooms: Vec<Strongroom> = Vec::new();
+        let operator = Operator::default();
         for node in 0..self.nodes {
             let builder = Strongroom::builder().serving([EU]).key_store(Arc::clone(&store)).kms(kms.clone());
-            let room = builder
-                .clock(clock.clone())
-                .revocation_bound(24 * HOUR)
-                .trusting_the_key_store()
-                .build()
-                .await
-                .unwrap();
+            let room = builder.clock(clock.clone()).revocation_bound(24 * HOUR).open_under(&operator).await;
             if node == 0 {
                 room.admin("a test", "to test").unwrap().enroll("acme", policy.clone()).await.unwrap();
             }

@@ -1,7 +1,7 @@
 //! The probe, on KMSs that work, that lie, and that are not there.
 
 use async_trait::async_trait;
-use strongroom::testing::{Fault, FaultyKms};
+use strongroom::testing::{Fault, FaultyKms, Operator};
 use strongroom::{
     DataKey, EncryptionContext, ErrorKind, Expected, Finding, KekDescription, KekExpression, KekUri, Kms, LocalKms,
     MemoryKeyStore, Outcome, Period, ProbeReport, Result, Strongroom, TenantPolicy,
@@ -16,10 +16,8 @@ async fn room(kms: impl Kms) -> Strongroom {
         .serving([EU])
         .key_store(MemoryKeyStore::default())
         .kms(kms)
-        .trusting_the_key_store()
-        .build()
+        .open_under(&Operator::default())
         .await
-        .unwrap()
 }
 
 fn policy(kek: impl Into<KekExpression>) -> TenantPolicy {
@@ -29,10 +27,11 @@ fn policy(kek: impl Into<KekExpression>) -> TenantPolicy {
 async fn probe(room: &Strongroom, policy: &TenantPolicy) -> ProbeReport {
     let report = room.admin("a test", "to test").unwrap().probe("acme", policy, &Expected::default()).await.unwrap();
     assert!(
-        room.admin("a test", "to test").unwrap().tenants(None, 10).await.unwrap().is_empty(),
+        room.admin("a test", "to test").unwrap().tenants(None, 10).await.unwrap().tenants.is_empty(),
         "a probe stores nothing"
     );
-    assert!(room.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap().is_empty());
+    let keys = room.admin("a test", "to test").unwrap().keys("acme", None, 10).await;
+    assert_eq!(keys.err().map(|e| e.kind()), Some(ErrorKind::UnknownTenant));
     report
 }
 
@@ -129,7 +128,7 @@ impl Kms for Careless {
     }
 
     async fn describe(&self, _: &KekUri) -> Result<KekDescription> {
-        Ok(KekDescription { region: region(EU), enabled: true, version: "1".to_owned() })
+        Ok(KekDescription { region: region(EU), enabled: true, version: "1".to_owned(), symmetric: true })
     }
 
     async fn wrap(&self, _: &KekUri, _: &EncryptionContext, key: &DataKey) -> Result<Vec<u8>> {

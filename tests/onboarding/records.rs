@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use strongroom::testing::ManualClock;
+use strongroom::testing::{ManualClock, Operator};
 use strongroom::{
     DataKey, EncryptionContext, KekDescription, KekUri, KeyRecord, Kms, LocalKms, MemoryKeyStore, Period, Region,
     Result, Strongroom, TenantPolicy,
@@ -73,7 +73,7 @@ pub(crate) const CHANNELS: [&str; 8] = ["C1", "C2", "*", "C?", "${aws:username}"
 pub(crate) async fn recorded(period: Period, turns: u32) -> (Strongroom, Vec<(KeyRecord, Context)>) {
     let (told, clock) = (Told::new(), ManualClock::at(NOW));
     let builder = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default());
-    let room = builder.kms(told.clone()).clock(clock.clone()).trusting_the_key_store().build().await.unwrap();
+    let room = builder.kms(told.clone()).clock(clock.clone()).open_under(&Operator::default()).await;
     room.admin("a test", "to test").unwrap().enroll("acme", policy(period)).await.unwrap();
     let acme = room.tenant("acme").await.unwrap();
     let step = match period {
@@ -97,7 +97,7 @@ pub(crate) async fn recorded(period: Period, turns: u32) -> (Strongroom, Vec<(Ke
         };
         contexts.iter().find(is).unwrap().clone()
     };
-    let records = room.admin("a test", "to test").unwrap().keys("acme", None, 10_000).await.unwrap();
+    let records = room.admin("a test", "to test").unwrap().keys("acme", None, 10_000).await.unwrap().keys;
     assert_eq!(records.len(), contexts.len());
     (room.clone(), records.into_iter().map(|record| (record.clone(), of(&record))).collect())
 }

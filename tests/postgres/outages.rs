@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::Connection;
-use strongroom::{ErrorKind, KeyStore, Placed, PostgresKeyStore, PostgresOptions, TenantId};
+use strongroom::{ErrorKind, KeyState, KeyStore, PostgresKeyStore, PostgresOptions};
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, Database, execute};
-use crate::{change, key, tenant};
+use crate::{key, log, put, put_key, tenant, written};
 
 /// What hangs is broken; far above every timeout that the tests set.
 const HANGS: Duration = Duration::from_secs(30);
@@ -20,8 +20,7 @@ fn hasty() -> PostgresOptions {
 }
 
 async fn acme(store: &PostgresKeyStore) -> Result<bool, ErrorKind> {
-    let acme = TenantId::new("acme").unwrap();
-    let found = timeout(HANGS, store.tenant(&acme)).await.expect("hangs");
+    let found = timeout(HANGS, store.get(&tenant("acme"))).await.expect("hangs");
     found.map(|found| found.is_some()).map_err(|e| e.kind())
 }
 
@@ -30,13 +29,15 @@ async fn a_database_that_is_down_is_unavailable_and_comes_back() {
     let cluster = Arc::new(Cluster::start(&["fsync=off"]));
     let database = Database::on(Arc::clone(&cluster), "").await;
     let store = database.store_with(&hasty()).await;
-    store.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&store, &[put(&tenant("acme"), None, b"1")]).await;
     store.changed().await; // it listens
     cluster.crash();
     for _ in 0..3 {
         assert_eq!(acme(&store).await, Err(ErrorKind::Unavailable));
+        let lease = timeout(HANGS, store.log(Some(0), 10)).await.expect("hangs");
+        assert_eq!(lease.map_err(|e| e.kind()), Err(ErrorKind::Unavailable));
     }
-    let refused = timeout(HANGS, store.announce(&change("C1"))).await.expect("hangs").unwrap_err();
+    let refused = timeout(HANGS, log(&store)).await.expect("hangs").unwrap_err();
     assert!(refused.kind() == ErrorKind::Unavailable && refused.is_retryable(), "{refused}");
     assert_eq!(
         PostgresKeyStore::connect_with(&database.url, &hasty()).await.err().unwrap().kind(),
@@ -44,6 +45,7 @@ async fn a_database_that_is_down_is_unavailable_and_comes_back() {
     );
     cluster.restart();
     timeout(HANGS, async { while acme(&store).await != Ok(true) {} }).await.expect("does not come back");
+    timeout(HANGS, async { while store.log(None, 0).await.is_err() {} }).await.expect("the log does not come back");
     timeout(HANGS, store.changed()).await.expect("listens no more");
 }
 
@@ -54,24 +56,23 @@ async fn what_was_said_to_be_written_survives_a_crash() {
     let cluster = Arc::new(Cluster::start(&lossy));
     let database = Database::on(Arc::clone(&cluster), "").await;
     let store = database.store_with(&hasty()).await;
-    store.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&store, &[put(&tenant("acme"), None, b"1")]).await;
     let mut db = database.raw().await;
     execute(&mut db, "CREATE TABLE bait (n int)").await;
     for n in 0..3 {
         // Alone in its transaction: nobody else's commit takes it to the disk.
-        let record = key("acme", &format!("C{n}"), n);
-        assert_eq!(store.insert_active(&record).await.unwrap(), Placed::New);
+        written(&store, &[put_key(n, n, KeyState::Active, None, b"key")]).await;
         execute(&mut db, &format!("INSERT INTO bait VALUES ({n})")).await;
         cluster.crash();
         cluster.restart();
         let stored = timeout(HANGS, async {
             loop {
-                if let Ok(stored) = store.key(&record.tenant, &record.key_id).await {
+                if let Ok(stored) = store.get(&key(n)).await {
                     return stored;
                 }
             }
         });
-        assert_eq!(stored.await.expect("does not come back"), Some(record));
+        assert_eq!(stored.await.expect("does not come back"), Some(b"key".to_vec()));
         db = database.raw().await;
     }
     let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM strongroom.bait").fetch_one(&mut db).await.unwrap();
@@ -90,18 +91,17 @@ async fn a_server_that_never_answers_is_unavailable() {
 async fn a_call_that_waits_too_long_ends_and_the_connection_is_not_lost() {
     let database = Database::new().await;
     let store = database.store_with(&hasty().max_connections(1)).await;
-    store.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&store, &[put(&tenant("acme"), None, b"1")]).await;
     let mut other = database.raw().await;
     let mut locking = other.begin().await.unwrap();
     execute(&mut locking, "LOCK TABLE tenants").await;
     assert_eq!(acme(&store).await, Err(ErrorKind::Unavailable));
-    assert_eq!(
-        timeout(HANGS, store.insert_active(&key("acme", "C1", 1))).await.expect("hangs").unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
+    let creating = [put(&tenant("acme"), Some(b"1"), b"2"), put_key(1, 1, KeyState::Active, None, b"key")];
+    let refused = timeout(HANGS, store.put(&creating, None)).await.expect("hangs").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
     locking.rollback().await.unwrap();
     assert_eq!(acme(&store).await, Ok(true));
-    assert_eq!(store.insert_active(&key("acme", "C1", 1)).await.unwrap(), Placed::New);
+    written(&store, &creating).await;
 }
 
 /// A relay in front of a server that can stop answering without a word, as a machine does that loses its power.
@@ -151,16 +151,19 @@ async fn a_server_that_falls_silent_is_unavailable_and_its_connections_are_repla
     let database = Database::new().await;
     let relay = Relay::to(&database).await;
     let store = PostgresKeyStore::connect_with(&relay.url, &hasty()).await.unwrap();
-    store.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&store, &[put(&tenant("acme"), None, b"1")]).await;
     assert_eq!(acme(&store).await, Ok(true));
     relay.silent.send_replace(true);
     for _ in 0..3 {
         let began = Instant::now();
-        assert_eq!(acme(&store).await, Err(ErrorKind::Unavailable));
+        let (read, lease) = tokio::join!(acme(&store), timeout(HANGS, store.log(Some(0), 10)));
+        assert_eq!(read, Err(ErrorKind::Unavailable));
+        assert_eq!(lease.expect("hangs").map_err(|e| e.kind()), Err(ErrorKind::Unavailable));
         assert!(began.elapsed() < Duration::from_secs(10), "the timeout is one second");
     }
     relay.silent.send_replace(false);
     timeout(HANGS, async { while acme(&store).await != Ok(true) {} }).await.expect("waits for dead connections");
+    timeout(HANGS, async { while store.log(None, 0).await.is_err() {} }).await.expect("the log waits for a dead one");
 }
 
 #[tokio::test]
@@ -213,7 +216,7 @@ async fn tls_is_spoken_and_the_server_s_certificate_checked() {
         }
     };
     let store = timeout(HANGS, reloaded).await.expect("TLS does not work");
-    store.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&store, &[put(&tenant("acme"), None, b"1")]).await;
     let encrypted: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND datname = current_database()",
     )

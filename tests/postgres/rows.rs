@@ -1,147 +1,65 @@
-//! Rows that cannot be, and rows that somebody changed.
+//! Rows that somebody else wrote, and the log's length.
 
-use strongroom::{ErrorKind, LocalKms, Period, Region, ScopeHandle, Strongroom, TenantPolicy};
+use strongroom::{ErrorKind, KeyState, KeyStore, TenantId};
 
 use crate::cluster::{Database, execute};
-
-struct Fixture {
-    database: Database,
-    room: Strongroom,
-    scope: ScopeHandle,
-    sealed: Vec<u8>,
-}
-
-impl Fixture {
-    /// A tenant `acme` with two channels, one message sealed in each.
-    async fn new() -> Self {
-        let database = Database::new().await;
-        let kms = LocalKms::in_memory();
-        let region = Region::new("eu-central-1").unwrap();
-        let kek = kms.create_kek("acme", region.clone()).unwrap();
-        let room = Strongroom::builder()
-            .serving(["eu-central-1", "eu-central-2"])
-            .key_store(database.store().await)
-            .kms(kms)
-            .trusting_the_key_store()
-            .build()
-            .await
-            .unwrap();
-        let policy = TenantPolicy::new(kek, region)
-            .scope_by(["channel"])
-            .period(Period::Month)
-            .allow_region(Region::new("eu-central-2").unwrap());
-        room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
-        let acme = room.tenant("acme").await.unwrap();
-        acme.scope([("channel", "C8")]).unwrap().seal(&[], b"8").await.unwrap();
-        let scope = acme.scope([("channel", "C9")]).unwrap();
-        let sealed = scope.seal(&[], b"9").await.unwrap();
-        room.admin("a test", "to test").unwrap().purge("acme").unwrap();
-        // What somebody who owns the database can do, constraints or not.
-        let dropped = "DO $$ DECLARE it record; BEGIN
-            FOR it IN SELECT conname, conrelid::regclass AS place FROM pg_constraint
-                WHERE contype = 'c' AND connamespace = 'strongroom'::regnamespace
-            LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', it.place, it.conname); END LOOP; END $$";
-        execute(&mut database.raw().await, dropped).await;
-        Self { database, room, scope, sealed }
-    }
-
-    /// Tampers with the rows, and undoes it.
-    async fn with<T>(&self, table: &str, set: &str, check: impl AsyncFnOnce(&Self) -> T) -> T {
-        let mut db = self.database.raw().await;
-        let which = if table == "data_keys" { r"WHERE position('\x4339'::bytea IN scope) > 0" } else { "" };
-        execute(&mut db, &format!("CREATE TABLE before AS TABLE {table}")).await;
-        assert!(execute(&mut db, &format!("UPDATE {table} SET {set} {which}")).await > 0, "{set} changed nothing");
-        let checked = check(self).await;
-        let undo = format!(
-            "SET session_replication_role = replica; DELETE FROM {table};
-            INSERT INTO {table} TABLE before; DROP TABLE before; SET session_replication_role = DEFAULT"
-        );
-        execute(&mut db, &undo).await;
-        self.room.admin("a test", "to test").unwrap().purge("acme").unwrap();
-        checked
-    }
-}
+use crate::{key_id, log, put, put_key, scope, tenant, written};
 
 #[tokio::test]
-async fn rows_that_cannot_be_are_malformed() {
-    let f = Fixture::new().await;
-    for set in [
-        "suite = 9",
-        "suite = -1",
-        r"scope = scope || '\xff'",
-        r"scope = '\x43390000'",
-        "period = 'minute=1'",
-        "region = 'EU'",
-        "region = ''",
-        "state = 'happy'",
-        "state = 'destroyed'",
-        "state = 'destroyed', wrapped = NULL, pending = '{\"epoch\":1,\"key\":{\"kek\":\"local:a\",\"wrapped\":\"00\"}}'",
-        "wrapped = ''",
-        "wrapped = '[]'",
-        "wrapped = NULL",
-        "wrapped = '{\"kek\":\"local:acme\",\"wrapped\":\"\"}'",
-        "wrapped = '{\"kek\":\"nope\",\"wrapped\":\"00\"}'",
-        "wrapped = '{\"all_of\":[{\"kek\":\"local:acme\",\"wrapped\":\"00\"}]}'",
-        "pending = '{}'",
-        "wrapped_epoch = 0",
-        "revision = 0",
-        "revision = -5",
-    ] {
-        f.with("data_keys", set, async |f: &Fixture| {
-            let refused = f.scope.open(&[], &f.sealed).await.unwrap_err();
-            assert_eq!(refused.kind(), ErrorKind::Malformed, "{set}: {refused}");
-            assert_eq!(
-                f.room.admin("a test", "to test").unwrap().keys("acme", None, 10).await.unwrap_err().kind(),
-                ErrorKind::Malformed,
-                "{set}"
-            );
-        })
-        .await;
+async fn rows_of_names_that_cannot_be_one_are_passed_over() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    for name in ["acme", "beta"] {
+        written(&store, &[put(&tenant(name), None, name.as_bytes())]).await;
     }
-    for set in [
-        "policy = '{}'",
-        "policy = 'x'",
-        "policy = jsonb_set(policy::jsonb, '{cache_ttl_secs}', '999999999')::text",
-        "revocations = '{}'",
-        "erasures = '{}'",
-        "rewrap = '{}'",
-        "epoch = -1",
-    ] {
-        f.with("tenants", set, async |f: &Fixture| {
-            assert_eq!(f.scope.open(&[], &f.sealed).await.unwrap_err().kind(), ErrorKind::Malformed, "{set}");
-            assert!(f.room.tenant("acme").await.is_err());
-        })
-        .await;
-    }
-    assert_eq!(&*f.scope.open(&[], &f.sealed).await.unwrap(), b"9", "the tampering was not undone");
-}
-
-// tink #672, CVE-2026-6550: what the store says is bound by the KMS or checked against the key itself.
-#[tokio::test]
-async fn rows_that_somebody_changed_open_nothing() {
-    let f = Fixture::new().await;
-    let other_channel = r"(SELECT wrapped FROM data_keys WHERE position('\x4338'::bytea IN scope) > 0)";
-    for (set, kind) in [
-        ("region = 'eu-central-2'".to_owned(), ErrorKind::Denied),
-        ("period = 'month=1999-01'".to_owned(), ErrorKind::Denied),
-        ("suite = 2".to_owned(), ErrorKind::Denied),
-        (format!("wrapped = {other_channel}"), ErrorKind::Denied),
-        (r"scope = '\x01076368616e6e656c00024337'".to_owned(), ErrorKind::Denied),
-        ("state = 'suspended'".to_owned(), ErrorKind::Revoked),
-        ("state = 'destroyed', wrapped = NULL".to_owned(), ErrorKind::Erased),
-    ] {
-        f.with("data_keys", &set, async |f: &Fixture| {
-            let refused = f.scope.open(&[], &f.sealed).await.unwrap_err();
-            assert_eq!(refused.kind(), kind, "{set}: {refused}");
-        })
-        .await;
-    }
-    // The row of another key under this key's id, wrapped for exactly this scope: only the commitment can tell.
-    f.room.admin("a test", "to test").unwrap().rotate("acme", &[("channel", "C9")]).await.unwrap();
-    let successor =
-        r"wrapped = (SELECT wrapped FROM data_keys WHERE state = 'active' AND position('\x4339'::bytea IN scope) > 0)";
-    f.with("data_keys", successor, async |f: &Fixture| {
-        assert_eq!(f.scope.open(&[], &f.sealed).await.unwrap_err().kind(), ErrorKind::KeyMismatch);
-    })
+    written(&store, &[put_key(7, 7, KeyState::Active, None, b"7")]).await;
+    let mut db = database.raw().await;
+    let names = "('', '', ''), ('a/b', '', ''), ('ad astra', '', ''), ('ae', '', ''), ('z€', '', ''), (repeat('b', 65), '', '')";
+    execute(&mut db, &format!("INSERT INTO tenants VALUES {names}; DELETE FROM tenants WHERE tenant = 'ae'")).await;
+    execute(
+        &mut db,
+        r"INSERT INTO data_keys SELECT 'acme', id, '', '', id::text, '', ''
+            FROM unnest(ARRAY[''::bytea, '\x07', decode(repeat('00', 31), 'hex'), decode(repeat('00', 33), 'hex')]) AS id;
+        INSERT INTO journal VALUES ('acme', -5, '', ''), ('acme', 0, '', ''), ('acme', 3, '', '\x03')",
+    )
     .await;
+    let named = |name: &str| (TenantId::new(name).unwrap(), name.as_bytes().to_vec());
+    assert_eq!(store.tenants(None, 10).await.unwrap(), [named("acme"), named("beta")]);
+    // A page that is not full is the last one.
+    assert_eq!(store.tenants(None, 1).await.unwrap(), [named("acme")]);
+    assert_eq!(store.tenants(Some(&named("acme").0), 1).await.unwrap(), [named("beta")]);
+    assert_eq!(store.tenants(Some(&named("beta").0), 1).await.unwrap(), []);
+    let acme = named("acme").0;
+    for limit in [1, 10] {
+        assert_eq!(store.keys(&acme, None, limit).await.unwrap(), [(key_id(7), b"7".to_vec())]);
+        assert_eq!(store.journal(&acme, 0, limit).await.unwrap(), [(3, vec![3])]);
+    }
+    // The Active key is not passed over: there is one, and none could be made.
+    execute(&mut db, r"UPDATE data_keys SET key_id = '\x0708' WHERE row = '7'").await;
+    assert_eq!(store.active(&acme, &scope(7), None).await.unwrap_err().kind(), ErrorKind::Malformed);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_say_which_it_is_is_none() {
+    for table in ["store_identity", "log_end"] {
+        let database = Database::new().await;
+        let store = database.store().await;
+        execute(&mut database.raw().await, &format!("DELETE FROM {table}")).await;
+        let refused = store.log(Some(0), 10).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Malformed, "{table}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_trimmed() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let many = r"UPDATE log_end SET seq = 20000;
+        INSERT INTO changes (seq, entry) SELECT seq, '\x01' FROM generate_series(9000, 20000) AS seq";
+    execute(&mut database.raw().await, many).await;
+    log(&store).await.unwrap();
+    let log = store.log(Some(0), 20_000).await.unwrap();
+    assert_eq!((log.entries.len(), log.end), (10_000, 20_001));
+    assert_eq!(log.entries[0].0, 10_002);
+    assert_eq!(log.entries[9_999], (20_001, 20_001_u64.to_be_bytes().to_vec()));
 }

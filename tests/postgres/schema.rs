@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use strongroom::{ErrorKind, KeyStore, PostgresKeyStore, PostgresOptions, TenantId};
+use strongroom::{ErrorKind, KeyStore, PostgresKeyStore, PostgresOptions, RowKey, TenantId};
 
 use crate::cluster::{Database, execute};
-use crate::tenant;
+use crate::{log, put, tenant, written};
 
 #[tokio::test]
 async fn a_schema_of_a_later_version_is_refused_untouched() {
     let database = Database::new().await;
-    database.store().await.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&database.store().await, &[put(&tenant("acme"), None, b"1")]).await;
     let mut db = database.raw().await;
     execute(&mut db, "INSERT INTO migrations (version) VALUES (99); ALTER TABLE tenants ADD COLUMN later text").await;
     let refused = PostgresKeyStore::connect(&database.url).await.err().unwrap();
@@ -29,7 +29,7 @@ async fn many_connect_to_a_new_database_at_once() {
             let database = Arc::clone(&database);
             tokio::spawn(async move {
                 let store = database.store_with(&PostgresOptions::default().max_connections(2)).await;
-                store.insert_tenant(&tenant(&format!("T{n}"))).await.unwrap();
+                written(&store, &[put(&tenant(&format!("T{n}")), None, b"1")]).await;
             })
         })
         .collect();
@@ -42,19 +42,26 @@ async fn many_connect_to_a_new_database_at_once() {
         .await
         .unwrap();
     assert_eq!(applied, 1, "one of them migrated");
+    let identities: i64 = sqlx::query_scalar("SELECT count(*) FROM strongroom.store_identity")
+        .fetch_one(&mut database.raw().await)
+        .await
+        .unwrap();
+    assert_eq!(identities, 1, "one of them named it");
 }
 
 #[tokio::test]
 async fn a_user_who_owns_nothing_can_use_what_is_there() {
     let database = Database::new().await;
-    database.store().await.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&database.store().await, &[put(&tenant("acme"), None, b"1")]).await;
     let grants = "DROP ROLE IF EXISTS app; CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA strongroom TO app;
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA strongroom TO app";
     execute(&mut database.raw().await, grants).await;
     let url = database.url.replace("postgres@", "app@");
     let store = PostgresKeyStore::connect(&url).await.unwrap();
-    store.announce(&crate::change("C1")).await.unwrap();
-    assert!(store.tenant(&TenantId::new("acme").unwrap()).await.unwrap().is_some());
+    log(&store).await.unwrap();
+    assert_eq!(store.get(&tenant("acme")).await.unwrap().unwrap(), b"1");
+    written(&store, &[put(&tenant("acme"), Some(b"1"), b"2"), put(&RowKey::Room, None, b"room")]).await;
+    assert_eq!(store.log(None, 0).await.unwrap().end, 1);
     // But not create it.
     let elsewhere = PostgresOptions::default().schema("elsewhere");
     let refused = PostgresKeyStore::connect_with(&url, &elsewhere).await.err().unwrap();
@@ -69,9 +76,9 @@ async fn schemas_of_one_database_know_nothing_of_each_other() {
     let database = Database::new().await;
     let one = database.store_with(&PostgresOptions::default().schema("one")).await;
     let other = database.store_with(&PostgresOptions::default().schema("other")).await;
-    one.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&one, &[put(&tenant("acme"), None, b"1")]).await;
     assert_eq!(other.tenants(None, 10).await.unwrap(), []);
-    other.insert_tenant(&tenant("acme")).await.unwrap();
+    written(&other, &[put(&tenant("acme"), None, b"1")]).await;
     let bad = PostgresOptions::default().schema("public; DROP SCHEMA one CASCADE");
     let refused = PostgresKeyStore::connect_with(&database.url, &bad).await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
@@ -85,11 +92,11 @@ async fn tenants_come_in_the_order_of_their_bytes_whatever_the_locale() {
     let store = database.store().await;
     let in_order = ["A", "B", "_", "a", "a-b", "aa", "b"];
     for name in in_order {
-        store.insert_tenant(&tenant(name)).await.unwrap();
+        written(&store, &[put(&tenant(name), None, name.as_bytes())]).await;
     }
     let mut paged = Vec::new();
-    while let Some(next) = store.tenants(paged.last(), 1).await.unwrap().pop() {
-        paged.push(next.tenant);
+    while let Some((next, _)) = store.tenants(paged.last(), 1).await.unwrap().pop() {
+        paged.push(next);
     }
     assert_eq!(paged.iter().map(TenantId::as_str).collect::<Vec<_>>(), in_order);
 }

@@ -8,11 +8,12 @@ The form is that of FORMAT.md, section 8, with `file` instead of `envelope`. Whe
 """
 
 import hashlib
+import hmac
 import json
 import sys
 from pathlib import Path
 
-from strongroom_reference import Malformed, Unopenable, seal_message
+from strongroom_reference import Malformed, Unopenable, canonical_context, derive, message_key, seal_message
 from strongroom_reference_file import CHUNK, SEALED_CHUNK, TAG_LEN, build_file, open_file, seal_file
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "vectors" / "files"
@@ -30,7 +31,8 @@ def caller(suite, **other):
         "suite": suite,
         "region": "eu-central-1",
         "tenant": "acme",
-        "context": [["workspace", "W1"], ["file", "F77"]],
+        "scope": [["workspace", "W1"], ["channel", "C9"]],
+        "context": [["file", "F77"]],
     } | other
 
 
@@ -71,9 +73,13 @@ def vectors():
     for suite, who in ((1, one), (2, two)):
         yield opens(f"opens-empty-suite-{suite}", f"An empty file, suite {suite}: one empty chunk.", who, b"")
         yield opens(f"opens-one-byte-suite-{suite}", f"A file of one byte, suite {suite}.", who, b"\n")
-    who = caller(1, region="r", tenant="t", context=[])
+    who = caller(1, region="r", tenant="t", scope=[], context=[])
     yield opens("opens-shortest-head", "The shortest head, 100 bytes, and an empty context.", who, plaintext)
-    context = [["\u00e9", "x" * 512], ["c", "\u00e9\u0000="], ["b", ""]]
+    who = caller(1, context=[["zone", "1"], ["author", "U5"], ["descr", ""]])
+    yield opens("opens-fields-among-the-scopes", "Own fields sort among the scope's.", who, plaintext)
+    yield opens("opens-without-own-fields", "No fields but the scope's.", caller(1, context=[]), plaintext)
+    yield opens("opens-without-a-scope", "The empty scope.", caller(1, scope=[]), plaintext)
+    context = [["\u00e9", "x" * 512], ["d", "\u00e9\u0000="], ["b", ""]]
     who = caller(2, region="r" * 32, tenant="t" * 64, context=context)
     yield opens("opens-longest-head", "The longest head, 131 bytes, and a context to be sorted.", who, plaintext)
     yield opens(
@@ -138,8 +144,10 @@ def vectors():
     # Unopenable: another opener, another key, another derivation.
     for name, what, other in (
         ("tenant", "tenant", {"tenant": "acme2"}),
-        ("context", "value in the context", {"context": [["workspace", "W1"], ["file", "F78"]]}),
-        ("context-field-missing", "context: a field less", {"context": [["workspace", "W1"]]}),
+        ("context", "value in the context", {"context": [["file", "F78"]]}),
+        ("context-field-missing", "context: a field less", {"context": []}),
+        ("scope", "value in the scope", {"scope": [["workspace", "W1"], ["channel", "C8"]]}),
+        ("scope-field-missing", "scope: a field less", {"scope": [["workspace", "W1"]]}),
         ("region", "region", {"region": "us-east-1"}),
         ("data-key", "data key", {"data_key": derived("another data key", 32).hex()}),
     ):
@@ -154,11 +162,24 @@ def vectors():
         "Sealed with the label of messages instead of that of files in the file context.",
         build_file(one, [plaintext], salt, label=b"strongroom/v1/message"),
     )
-    yield unopenable(
-        "unopenable-message-key",
-        "Sealed with the message key instead of the file key.",
-        build_file(one, [plaintext], salt, purpose="message"),
-    )
+    for name, what, key in (
+        ("message-key", "the message key", lambda k, _, *bound: message_key(k, *bound)),
+        ("key-id-as-key", "the key id", lambda k, s, *_: derive(k, s, "key-id")),
+        ("data-key-itself", "the data key itself", lambda k, *_: k),
+        (
+            "file-key-by-expand-alone",
+            "a file key by HKDF-Expand without extract",
+            lambda k, *_: hmac.digest(k, b"strongroom/v1/aes-256-gcm/file\x01", "sha512")[:32],
+        ),
+    ):
+        file_under = build_file(one, [plaintext], salt, key=key)
+        yield unopenable(f"unopenable-{name}", f"Sealed with {what} instead of the file key.", file_under)
+    for name, what, fields in (
+        ("context-without-scope", "own fields alone", one["context"]),
+        ("context-without-own-fields", "scope alone", one["scope"]),
+    ):
+        file_bound = build_file(one, [plaintext], salt, canonical=canonical_context(fields))
+        yield unopenable(f"unopenable-{name}", f"Sealed with a file context of the {what}.", file_bound)
 
 
 def outcome(v):

@@ -17,8 +17,10 @@ import sys
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 VERSION = 0xF5
 SUITE_NAMES = {1: "aes-256-gcm", 2: "chacha20-poly1305"}
@@ -29,6 +31,8 @@ MAX_PLAINTEXT = 2**24
 REGION = re.compile(rb"[a-z0-9-]{1,32}")
 TENANT = re.compile(rb"[A-Za-z0-9._:@-]{1,64}")
 MAX_FIELDS, MAX_NAME, MAX_VALUE, MAX_CONTEXT = 16, 64, 512, 1024
+SCOPE_NAME = re.compile(rb"[a-z0-9_-]{1,32}")
+MAX_SCOPE_FIELDS, MAX_SCOPE = 8, 512
 
 
 class Malformed(Exception):
@@ -105,16 +109,26 @@ def message_cipher(suite, key, nonce):
 
 # --- Section 3: keys ----------------------------------------------------------
 
-def hkdf_expand_sha512(prk, info):
-    """RFC 5869, section 2.3, for L = 32: below the hash length, so one block, cut."""
-    return hmac.digest(prk, info + b"\x01", "sha512")[:32]
+def hkdf_sha512(ikm, info):
+    """RFC 5869 without a salt, L = 32: the one of the library at hand."""
+    return HKDF(algorithm=hashes.SHA512(), length=32, salt=None, info=info).derive(ikm)
 
 
 def derive(data_key, suite, purpose):
-    """`purpose` is "key-id", "message" or "file"."""
+    """`purpose` is "key-id" or "file"."""
     require(len(data_key) == 32, "data key")
     require(suite in SUITE_NAMES, "suite")
-    return hkdf_expand_sha512(data_key, f"strongroom/v1/{SUITE_NAMES[suite]}/{purpose}".encode())
+    return hkdf_sha512(data_key, f"strongroom/v1/{SUITE_NAMES[suite]}/{purpose}".encode())
+
+
+def binding(header, tenant, scope):
+    """`scope` in canonical form."""
+    return header + bytes([len(tenant)]) + tenant + scope
+
+
+def message_key(data_key, header, tenant, scope):
+    require(len(data_key) == 32, "data key")
+    return hkdf_sha512(data_key, b"strongroom/v1/message" + binding(header, tenant, scope))
 
 
 # --- Section 4: context -------------------------------------------------------
@@ -131,11 +145,29 @@ def encode_pairs(pairs):
 
 
 def canonical_context(pairs):
-    """An envelope's context. (Not for section 7, whose pairs are a scope of up to 16 fields and four or five more.)"""
+    """All of an envelope's context together. (Not for section 7, whose pairs are a scope's and four or five more.)"""
     require(len(pairs) <= MAX_FIELDS, "context fields")
     canonical = encode_pairs(pairs)
     require(len(canonical) <= MAX_CONTEXT, "canonical context")
     return canonical
+
+
+def canonical_scope(pairs):
+    require(len(pairs) <= MAX_SCOPE_FIELDS, "scope fields")
+    for name, value in pairs:
+        require(SCOPE_NAME.fullmatch(name.encode()), "scope field name")
+        require(value, "scope field without a value")
+    canonical = encode_pairs(pairs)
+    require(len(canonical) <= MAX_SCOPE, "canonical scope")
+    return canonical
+
+
+def split_context(scope, own):
+    """The canonical forms of the scope's and of the own fields, which together are a context."""
+    forms = canonical_scope(scope), encode_pairs(own)
+    together = canonical_context(scope + own)
+    assert len(together) == len(forms[0]) + len(forms[1]) - 1
+    return forms
 
 
 # --- Sections 5 and 6: envelopes ----------------------------------------------
@@ -172,43 +204,41 @@ def parse_message(envelope):
     return suite, region, key_id, envelope[:header_len], body[:NONCE_LEN], body[NONCE_LEN:]
 
 
-def associated_data(header, tenant, canonical):
-    return b"strongroom/v1/message" + header + bytes([len(tenant)]) + tenant + canonical
-
-
 def caller_side(v):
-    """What the caller brings, checked: (data key, suite, region, tenant, canonical context)."""
+    """What the caller brings, checked: (data key, suite, region, tenant). The context is checked where it is encoded."""
     region, tenant = v["region"].encode(), v["tenant"].encode()
     require(REGION.fullmatch(region), "region")
     require(TENANT.fullmatch(tenant), "tenant")
     require(v["suite"] in SUITE_NAMES, "suite")
     data_key = bytes.fromhex(v["data_key"])
     require(len(data_key) == 32, "data key")
-    return data_key, v["suite"], region, tenant, canonical_context(v["context"])
+    return data_key, v["suite"], region, tenant
 
 
 def open_message(v):
     """The plaintext of a vector-like dict (section 8), or Malformed or Unopenable."""
-    data_key, suite, region, tenant, canonical = caller_side(v)
+    data_key, suite, region, tenant = caller_side(v)
+    scope, own = split_context(v["scope"], v["context"])
     e_suite, e_region, e_key_id, header, nonce, sealed = parse_message(bytes.fromhex(v["envelope"]))
     if (e_suite, e_region, e_key_id) != (suite, region, derive(data_key, suite, "key-id")):
         raise Unopenable
-    aead, subnonce = message_cipher(suite, derive(data_key, suite, "message"), nonce)
+    aead, subnonce = message_cipher(suite, message_key(data_key, header, tenant, scope), nonce)
     try:
-        return aead.decrypt(subnonce, sealed, associated_data(header, tenant, canonical))
+        return aead.decrypt(subnonce, sealed, own)
     except InvalidTag:
         raise Unopenable from None
 
 
 def seal_message(v, plaintext, nonce=None):
     """An envelope. The nonce is random unless given. Nothing here counts messages, as a writer has to."""
-    data_key, suite, region, tenant, canonical = caller_side(v)
+    data_key, suite, region, tenant = caller_side(v)
+    scope, own = split_context(v["scope"], v["context"])
     require(len(plaintext) <= MAX_PLAINTEXT, "plaintext")
     nonce = os.urandom(NONCE_LEN) if nonce is None else nonce
     require(len(nonce) == NONCE_LEN, "nonce")
     header = build_header(suite, region, derive(data_key, suite, "key-id"))
-    aead, subnonce = message_cipher(suite, derive(data_key, suite, "message"), nonce)
-    return header + nonce + aead.encrypt(subnonce, plaintext, associated_data(header, tenant, canonical))
+    aead, subnonce = message_cipher(suite, message_key(data_key, header, tenant, scope), nonce)
+    return header + nonce + aead.encrypt(subnonce, plaintext, own)
 
 
 # --- Section 7: the local KMS -------------------------------------------------
@@ -221,21 +251,23 @@ def local_kms_aad(kek_name, kek_version, pairs):
 
 def local_wrap(kek, kek_name, kek_version, pairs, data_key, nonce=None):
     require(len(kek) == 32 and len(data_key) == 32, "key length")
-    nonce = os.urandom(12) if nonce is None else nonce
-    require(len(nonce) == 12, "nonce")
-    sealed = AESGCM(kek).encrypt(nonce, data_key, local_kms_aad(kek_name, kek_version, pairs))
-    return b"\x01" + struct.pack(">I", kek_version) + nonce + sealed
+    nonce = os.urandom(NONCE_LEN) if nonce is None else nonce
+    require(len(nonce) == NONCE_LEN, "nonce")
+    aead, subnonce = message_cipher(1, kek, nonce)  # XAES-256-GCM, whatever the data key's suite is
+    sealed = aead.encrypt(subnonce, data_key, local_kms_aad(kek_name, kek_version, pairs))
+    return b"\x02" + struct.pack(">I", kek_version) + nonce + sealed
 
 
 def local_unwrap(kek, kek_name, pairs, wrapped):
     """The data key. The caller has picked `kek` by the version in `wrapped`, and checks the key id (section 3)."""
     require(len(kek) == 32, "key length")
-    if len(wrapped) != 65 or wrapped[0] != 1:
+    if len(wrapped) != 77 or wrapped[0] != 2:
         raise Unopenable
     (kek_version,) = struct.unpack(">I", wrapped[1:5])
     aad = local_kms_aad(kek_name, kek_version, pairs)
+    aead, subnonce = message_cipher(1, kek, wrapped[5:29])
     try:
-        return AESGCM(kek).decrypt(wrapped[5:17], wrapped[17:], aad)
+        return aead.decrypt(subnonce, wrapped[29:], aad)
     except InvalidTag:
         raise Unopenable from None
 
@@ -252,7 +284,9 @@ def answer(r):
                 nonce = bytes.fromhex(r["nonce"]) if "nonce" in r else None
                 return {"envelope": seal_message(r, bytes.fromhex(r["plaintext"]), nonce).hex()}
             case "context":
-                return {"canonical": canonical_context(r["context"]).hex()}
+                scope, own = split_context(r["scope"], r["context"])
+                together = canonical_context(r["scope"] + r["context"])
+                return {"scope": scope.hex(), "own": own.hex(), "together": together.hex()}
             case "key_id":
                 return {"key_id": derive(bytes.fromhex(r["data_key"]), r["suite"], "key-id").hex()}
             case "local_unwrap":
@@ -267,6 +301,73 @@ def answer(r):
 
 
 # --- Self-test ----------------------------------------------------------------
+
+def attempted(work):
+    """What came of it: the kind of refusal, `caller's mistake`, or `done`."""
+    try:
+        work()
+    except (Malformed, Unopenable) as refusal:
+        return type(refusal).__name__.lower()
+    except ValueError:
+        return "caller's mistake"
+    return "done"
+
+
+def check_limits(check):
+    """Section 1, up to the limit and one beyond."""
+    caller = {"data_key": bytes(range(32)).hex(), "suite": 1, "region": "eu-1", "tenant": "acme"}
+    caller |= {"scope": [["channel", "C9"]], "context": [["message", "M77"]]}
+    mistakes = (
+        {"data_key": bytes(31).hex()},
+        {"data_key": bytes(33).hex()},
+        {"suite": 0},
+        {"suite": 3},
+        {"region": ""},
+        {"region": "r" * 33},
+        {"region": "EU"},
+        {"tenant": ""},
+        {"tenant": "t" * 65},
+        {"tenant": "a b"},
+        {"context": [["a", "1"], ["a", "2"]]},
+        {"context": [["channel", "C9"]]},
+        {"context": [["", "1"]]},
+        {"context": [["n" * 65, "1"]]},
+        {"context": [["a", "v" * 513]]},
+        {"context": [[f"a{i}", ""] for i in range(16)]},
+        {"scope": [["channel", ""]]},
+        {"scope": [["Channel", "C9"]]},
+        {"scope": [["n" * 33, "1"]]},
+        {"scope": [[f"a{i}", "1"] for i in range(9)]},
+        {"scope": [["a", "v" * 508]]},
+        # 1025 bytes together: 13 of the scope's, 1012 of the own fields less one.
+        {"context": [["a", "v" * 512], ["b", "v" * 492]]},
+    )
+    for mistake in mistakes:
+        got = attempted(lambda m=mistake: seal_message(caller | m, b"x"))
+        check(f"caller's mistake {mistake}", got, "caller's mistake")
+    within = {"context": [["a", "v" * 512], ["b", "v" * 491]]}
+    check("1024 bytes of context", attempted(lambda: seal_message(caller | within, b"x")), "done")
+    longest = [["a", "v" * 507]]
+    check("a scope of 512 bytes", attempted(lambda: seal_message(caller | {"scope": longest}, b"x")), "done")
+    for key in (bytes(31), bytes(33)):
+        check("key id of no data key", attempted(lambda k=key: derive(k, 1, "key-id")), "caller's mistake")
+        check("message key of none", attempted(lambda k=key: message_key(k, b"", b"", b"")), "caller's mistake")
+        check("KEK of another length", attempted(lambda k=key: local_wrap(k, "k", 1, [], bytes(32))), "caller's mistake")
+        check("no data key to wrap", attempted(lambda k=key: local_wrap(bytes(32), "k", 1, [], k)), "caller's mistake")
+        check("KEK of another length", attempted(lambda k=key: local_unwrap(k, "k", [], bytes(77))), "caller's mistake")
+    check("key id of no suite", attempted(lambda: derive(bytes(32), 3, "key-id")), "caller's mistake")
+    for nonce in (bytes(23), bytes(25)):
+        check("nonce", attempted(lambda n=nonce: seal_message(caller, b"x", n)), "caller's mistake")
+        wrap = lambda n=nonce: local_wrap(bytes(32), "k", 1, [], bytes(32), n)  # noqa: E731
+        check("nonce of a wrap", attempted(wrap), "caller's mistake")
+    for length, want in ((255, "done"), (256, "caller's mistake")):
+        check(f"KEK name of {length} bytes", attempted(lambda n=length: local_kms_aad("k" * n, 1, [])), want)
+    for length, want in ((2**24, "done"), (2**24 + 1, "caller's mistake")):
+        check(f"message of {length} bytes", attempted(lambda n=length: seal_message(caller, bytes(n))), want)
+    header = build_header(1, b"eu-1", bytes(32))
+    for length, want in ((39, "malformed"), (40, "done"), (2**24 + 40, "done"), (2**24 + 41, "malformed")):
+        check(f"{length} bytes behind the header", attempted(lambda n=length: parse_message(header + bytes(n))), want)
+
 
 def self_test():
     vectors = Path(__file__).resolve().parent.parent / "vectors"
@@ -283,6 +384,11 @@ def self_test():
         v = json.loads(path.read_text("utf-8"))
         want = {"ok": v["expect"]} | ({"plaintext": v["plaintext"]} if v["expect"] == "opens" else {})
         check(path.name, answer(v | {"op": "open"}), want)
+
+    for path in sorted((vectors / "local-kms").glob("*.json")):
+        v = json.loads(path.read_text("utf-8"))
+        want = {"data_key": v["data_key"]} if v["expect"] == "opens" else {"ok": v["expect"]}
+        check(path.name, answer(v | {"op": "local_unwrap"}), want)
 
     xaes = json.loads((vectors / "third_party" / "xaes-256-gcm.json").read_text("utf-8"))
     for i, t in enumerate(xaes["tests"]):
@@ -317,13 +423,14 @@ def self_test():
     got = aead.encrypt(subnonce, sunscreen, bytes.fromhex("50515253c0c1c2c3c4c5c6c7"))[-TAG_LEN:].hex()
     check("XChaCha20-Poly1305 tag, section A.3.1", got, "c0875924c1c7987947deafd8780acf49")
 
+    check_limits(check)
     want = b"\x02\x07channel\x00\x02C9\x09workspace\x00\x02W1"
     check("example of section 4", canonical_context([["workspace", "W1"], ["channel", "C9"]]), want)
     check("empty context", canonical_context([]), b"\x00")
 
     kms_context = [["tenant", "t"], ["region", "eu"], ["purpose", "data-key"], ["suite", "aes-256-gcm"]]
     wrapped = local_wrap(bytes(32), "k", 7, kms_context, b"D" * 32)
-    check("local KMS length", len(wrapped), 65)
+    check("local KMS length", len(wrapped), 77)
     ask = {"op": "local_unwrap", "kek": "00" * 32, "kek_name": "k", "context": kms_context, "wrapped": wrapped.hex()}
     check("local KMS", answer(ask), {"data_key": (b"D" * 32).hex()})
     for i in range(len(wrapped)):

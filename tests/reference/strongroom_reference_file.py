@@ -7,7 +7,7 @@ other. It is slow, holds whole files in memory and takes no care of side channel
     python strongroom_reference_file.py --self-test   round trips, refusals, and every vector of tests/vectors/files/
 
 Requests are {"op": "open_file", ..., "file": hex} and {"op": "seal_file", ..., "plaintext": hex, "salt": hex}, both
-with data_key, suite, region, tenant and context as in section 8. The answers are {"plaintext": hex},
+with data_key, suite, region, tenant, scope and context as in section 8. The answers are {"plaintext": hex},
 {"refused": "malformed"} or {"refused": "unopenable"}, and {"file": hex}.
 """
 
@@ -27,12 +27,16 @@ from strongroom_reference import (
     TAG_LEN,
     Malformed,
     Unopenable,
+    binding,
     build_header,
     caller_side,
+    canonical_context,
     derive,
+    message_key,
     parse_header,
     require,
     seal_message,
+    split_context,
 )
 
 MAGIC = bytes.fromhex("8E 53 52 46 49 4C 45 0A")
@@ -73,7 +77,13 @@ def hkdf_expand_sha512_long(prk, info, length):
 
 
 def file_context(header, tenant, canonical, label=b"strongroom/v1/file"):
-    return label + header + bytes([len(tenant)]) + tenant + canonical
+    """`canonical`: of the scope's and the own fields together."""
+    return label + binding(header, tenant, canonical)
+
+
+def whole_context(v):
+    split_context(v["scope"], v["context"])  # the limits of the scope
+    return canonical_context(v["scope"] + v["context"])
 
 
 def chunked_keys(suite, input_key, salt, context):
@@ -107,7 +117,8 @@ def parse_head(file):
 
 def open_file(v):
     """The plaintext of a vector-like dict, or Malformed or Unopenable. Nothing is released before all is verified."""
-    data_key, suite, region, tenant, canonical = caller_side(v)
+    data_key, suite, region, tenant = caller_side(v)
+    canonical = whole_context(v)
     file = bytes.fromhex(v["file"])
     f_suite, f_region, f_key_id, header, salt, commitment, head_len = parse_head(file)
     if (f_suite, f_region, f_key_id) != (suite, region, derive(data_key, suite, "key-id")):
@@ -128,13 +139,17 @@ def open_file(v):
     return plaintext
 
 
-def build_file(v, chunks, salt, purpose="file", **context_options):
-    """A file of just these chunks, whatever their lengths; for vectors that break the rules too."""
-    data_key, suite, region, tenant, canonical = caller_side(v)
+def build_file(v, chunks, salt, key=None, canonical=None, **context_options):
+    """A file of just these chunks, whatever their lengths; for vectors that break the rules too. `key` makes another
+    key for it out of (data key, suite, header, tenant, scope)."""
+    data_key, suite, region, tenant = caller_side(v)
+    canonical = whole_context(v) if canonical is None else canonical
     require(len(salt) == SALT_LEN, "salt")
     header = build_header(suite, region, derive(data_key, suite, "key-id"))
     context = file_context(header, tenant, canonical, **context_options)
-    aead, base_nonce, commitment = chunked_keys(suite, derive(data_key, suite, purpose), salt, context)
+    scope, _ = split_context(v["scope"], v["context"])
+    input_key = derive(data_key, suite, "file") if key is None else key(data_key, suite, header, tenant, scope)
+    aead, base_nonce, commitment = chunked_keys(suite, input_key, salt, context)
     sealed = [aead.encrypt(chunk_nonce(base_nonce, k), chunk, b"") for k, chunk in enumerate(chunks)]
     return MAGIC + header + salt + commitment + b"".join(sealed)
 
@@ -269,8 +284,11 @@ def check_refusals(check, caller):
         check(f"suite {suite}, sealed with {name}", opened(build_file(caller, chunks, salt)), UNOPENABLE)
     for name, file_with in (
         ("the label of messages", {"label": b"strongroom/v1/message"}),
-        ("the message key", {"purpose": "message"}),
-        ("the key id for a key", {"purpose": "key-id"}),
+        ("the message key", {"key": lambda k, _, *bound: message_key(k, *bound)}),
+        ("the key id for a key", {"key": lambda k, s, *_: derive(k, s, "key-id")}),
+        ("the data key itself", {"key": lambda k, *_: k}),
+        ("a context without the scope", {"canonical": canonical_context(caller["context"])}),
+        ("a context without the own fields", {"canonical": canonical_context(caller["scope"])}),
     ):
         check(f"suite {suite}, sealed with {name}", opened(build_file(caller, [b"x"], salt, **file_with)), UNOPENABLE)
 
@@ -283,13 +301,16 @@ def check_refusals(check, caller):
         {"suite": other_suite},
         {"data_key": "00" * 32},
         {"context": []},
-        {"context": caller["context"][:1]},
         {"context": caller["context"] + [["z", ""]]},
         {"context": [[name, value.lower()] for name, value in caller["context"]]},
         {"context": [[value, name] for name, value in caller["context"]]},
+        {"scope": []},
+        {"scope": caller["scope"][:1]},
+        {"scope": caller["scope"] + [["z", "1"]]},
+        {"scope": [[name, value.lower()] for name, value in caller["scope"]]},
     ):
         check(f"suite {suite}, {other}", opened(file, **other), UNOPENABLE)
-    check(f"suite {suite}, context in another order", opened(file, context=caller["context"][::-1]), opened(file))
+    check(f"suite {suite}, scope in another order", opened(file, scope=caller["scope"][::-1]), opened(file))
 
     for broken in (
         {"data_key": "00" * 31},
@@ -303,7 +324,13 @@ def check_refusals(check, caller):
         {"context": [["a", "1"], ["a", "2"]]},
         {"context": [["", "1"]]},
         {"context": [["a", "1" * 513]]},
-        {"context": [[f"a{i}", ""] for i in range(17)]},
+        {"context": [[f"a{i}", ""] for i in range(15)]},
+        {"context": caller["scope"][:1]},
+        {"scope": [["a", ""]]},
+        {"scope": [["A", "1"]]},
+        {"scope": [["a" * 33, "1"]]},
+        {"scope": [[f"a{i}", "1"] for i in range(9)]},
+        {"scope": [["a", "1" * 508]], "context": []},
     ):
         try:
             got = opened(file, **broken)
@@ -350,7 +377,8 @@ def self_test():
             "suite": suite,
             "region": "eu-1",
             "tenant": "acme",
-            "context": [["workspace", "W1"], ["channel", "C9"]],
+            "scope": [["workspace", "W1"], ["channel", "C9"]],
+            "context": [["file", "F77"]],
         }
         for length in (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 5):
             plaintext, salt = sample(length), hashlib.sha256(b"%d" % length).digest()[:24]

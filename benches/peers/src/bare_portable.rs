@@ -12,8 +12,8 @@ pub(crate) const BARE_SEAL: &str = "bare seal";
 pub(crate) const BARE_OPEN: &str = "bare open";
 pub(crate) const BARE_ASSOCIATED: &str = "bare seal, associated data as ours";
 
-/// The associated data of our messages here: label, header, tenant, context.
-const ASSOCIATED: [u8; 113] = [7; 113];
+/// As long as the associated data of our messages here: the canonical form of `message=M77`.
+const ASSOCIATED: [u8; 14] = [7; 14];
 const NONCE: [u8; 12] = [9; 12];
 
 fn enter_cipher<C: AeadInOut + KeyInit + 'static>(contest: &mut Contest, size: usize) {

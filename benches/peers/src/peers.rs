@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::contest::Contest;
 
-/// What the peers that take associated data are given, where we have 113 bytes of it.
+/// What the peers that take associated data are given: all of it, where our keys bind the scope.
 const ASSOCIATED: &[u8] = b"workspace=W1,channel=C9,message=M77";
 
 /// A peer: its package, what it does here, and its contestants.

@@ -12,7 +12,7 @@ use crate::messages::{OPEN, OPEN_IN_PLACE, OPEN_UNKNOWN, SEAL, SEAL_INTO, SIZES}
 /// Which rows there are, in their order, and how the table calls them; the peers come after them.
 const OURS: &[(&str, &str)] = &[
     (BARE_SEAL, "bare cipher, seal"),
-    (BARE_ASSOCIATED, "bare cipher with our 113 bytes of associated data"),
+    (BARE_ASSOCIATED, "bare cipher with our 14 bytes of associated data"),
     (SEAL, "`ScopeHandle::seal`, new `Vec`"),
     (SEAL_INTO, "`HotScope::seal_into`"),
     (BARE_OPEN, "bare cipher, open"),

@@ -1,11 +1,12 @@
 //! A key store in a PostgreSQL database, shared by the nodes of a fleet.
 
-mod keys;
-mod news;
+mod listener;
+mod log;
 pub(crate) mod options;
+mod put;
+mod rows;
 mod schema;
 mod session;
-mod tenants;
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -15,23 +16,28 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
-use crate::key::change::{Change, Changes};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
-use crate::key::record::KeyRecord;
 use crate::key::scope::Scope;
-use crate::key::tenant::TenantRecord;
-use crate::store::postgres::news::News;
+use crate::store::postgres::log::Reading;
 use crate::store::postgres::options::PostgresOptions;
 use crate::store::postgres::session::{Session, Sessions};
-use crate::store::row::period_to_text;
-use crate::store::{KeyStore, Placed};
+use crate::store::row::{self, Log, Put, RowKey, Write};
+use crate::store::signal::Signal;
+use crate::store::{KeyStore, LogEntry};
 
-/// Tenants and key records in a PostgreSQL database (12 or later), in a schema of their own, for fleets of nodes.
+/// Rows in a PostgreSQL database (12 or later), in a schema of their own, for fleets of nodes.
 ///
 /// Its connections have `synchronous_commit` on whatever the server's default, so a key is on disk before it is used, if the
-/// server itself runs with `fsync` on, which is its default. One more connection listens for changes that other nodes make;
-/// while it is down, nodes hear of them by polling. A pooler in front of the database must pool by session.
+/// server itself runs with `fsync` on, which is its default. One more connection reads the log of changes alone, so that whatever
+/// the others wait for keeps no lease from being renewed, and one listens for changes that other nodes make; while it is down,
+/// nodes hear of them by polling. A pooler in front of the database must pool by session.
+///
+/// Which store it is it knows by a random name drawn when the tables are made, and by the server's system identifier and
+/// timeline where the user may read them (`pg_control_system`, `pg_walfile_name`): a copy or a promoted standby is another one.
+/// From a standby the log is not read.
+///
+/// The user needs `USAGE` on the schema and `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables; to make them, `CREATE`.
 ///
 /// Every call ends within [`PostgresOptions::timeout`] (10 seconds unless set), with `Unavailable` if the database does not
 /// answer; it reconnects by itself.
@@ -46,7 +52,10 @@ use crate::store::{KeyStore, Placed};
 /// ```
 pub struct PostgresKeyStore {
     sessions: Sessions,
-    news: Arc<News>,
+    /// For the log alone.
+    lease: Sessions,
+    reading: Reading,
+    grown: Arc<Signal>,
     listening: JoinHandle<()>,
 }
 
@@ -75,22 +84,30 @@ impl PostgresKeyStore {
         }
         let connect = PgConnectOptions::from_str(url)
             .map_err(|e| Error::invalid("the key store's URL does not parse").with_source(e))?;
-        let sessions = Sessions::open(connect.clone(), options).await.map_err(|e| e.with_operation(CONNECT))?;
+        let open = async |connections| Sessions::open(connect.clone(), options, connections).await;
+        let sessions = open(options.max_connections).await.map_err(|e| e.with_operation(CONNECT))?;
         let schema = &options.schema;
         let migrating = |mut db: Session| async move {
             let done = schema::migrate(&mut db, schema).await;
             db.ended(done)
         };
         sessions.run("migrate the key store", migrating).await?;
-        let news = Arc::new(News::default());
-        let listening = tokio::spawn(news::listening(connect, options.timeout, Arc::clone(&news)));
-        Ok(Self { sessions, news, listening })
+        let lease = open(1).await.map_err(|e| e.with_operation(CONNECT))?;
+        let preparing = |mut db: Session| async move {
+            let done = Reading::prepare(&mut db).await;
+            db.ended(done)
+        };
+        let reading = lease.run(CONNECT, preparing).await?;
+        let grown = Arc::new(Signal::default());
+        let listening = tokio::spawn(listener::listening(connect, options.timeout, Arc::clone(&grown)));
+        Ok(Self { sessions, lease, reading, grown, listening })
     }
 
     /// Closes all connections, after the calls under way. Dropping the store does so too, without waiting.
     pub async fn close(&self) {
         self.listening.abort();
         self.sessions.close().await;
+        self.lease.close().await;
     }
 }
 
@@ -102,109 +119,69 @@ impl Drop for PostgresKeyStore {
 
 #[async_trait]
 impl KeyStore for PostgresKeyStore {
-    async fn tenant(&self, tenant: &TenantId) -> Result<Option<TenantRecord>> {
+    async fn get(&self, key: &RowKey) -> Result<Option<Vec<u8>>> {
         let call = |mut db: Session| async move {
-            let done = tenants::find(&mut db, tenant).await;
+            let done = rows::get(&mut db, key).await;
             db.ended(done)
         };
-        self.sessions.run("read the tenant", call).await
+        self.sessions.run("read a row", call).await
     }
 
-    async fn insert_tenant(&self, record: &TenantRecord) -> Result<()> {
-        let call = |mut db: Session| async move {
-            let done = tenants::insert(&mut db, record).await;
-            db.ended(done)
-        };
-        self.sessions.run("insert the tenant", call).await
-    }
-
-    async fn update_tenant(&self, record: &TenantRecord, change: &Change) -> Result<()> {
-        let call = |mut db: Session| async move {
-            let done = tenants::update(&mut db, record, change).await;
-            db.ended(done)
-        };
-        self.sessions.run("update the tenant", call).await
-    }
-
-    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<TenantRecord>> {
-        let call = |mut db: Session| async move {
-            let done = tenants::page(&mut db, after, limit).await;
-            db.ended(done)
-        };
-        self.sessions.run("list tenants", call).await
-    }
-
-    async fn announce(&self, change: &Change) -> Result<()> {
-        let call = |mut db: Session| async move {
-            let done = tenants::log(&mut db, change).await;
-            db.ended(done)
-        };
-        self.sessions.run("log a change", call).await
-    }
-
-    async fn changes(&self, after: Option<u64>, limit: u32) -> Result<Changes> {
-        let call = |mut db: Session| async move {
-            let done = tenants::changes(&mut db, after, limit).await;
-            db.ended(done)
-        };
-        self.sessions.run("read the log of changes", call).await
-    }
-
-    async fn changed(&self) {
-        self.news.changed().await;
-    }
-
-    async fn key(&self, tenant: &TenantId, key_id: &KeyId) -> Result<Option<KeyRecord>> {
-        let call = |mut db: Session| async move {
-            let done = keys::find(&mut db, tenant, key_id).await;
-            db.ended(done)
-        };
-        self.sessions.run("read the key record", call).await
-    }
-
-    async fn active_key(
+    async fn active(
         &self,
         tenant: &TenantId,
         scope: &Scope,
         period: Option<&PeriodLabel>,
-    ) -> Result<Option<KeyRecord>> {
+    ) -> Result<Option<(KeyId, Vec<u8>)>> {
         let call = |mut db: Session| async move {
-            let done = keys::find_active(&mut db, tenant, scope, period_to_text(period)).await;
+            let done = rows::active(&mut db, tenant, scope, period).await;
             db.ended(done)
         };
         self.sessions.run("find the Active key", call).await
     }
 
-    async fn insert_active(&self, record: &KeyRecord) -> Result<Placed> {
+    async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<(TenantId, Vec<u8>)>> {
         let call = |mut db: Session| async move {
-            let done = keys::insert_active(&mut db, record).await;
+            let done = rows::tenants(&mut db, after, limit).await;
             db.ended(done)
         };
-        self.sessions.run("insert a data key", call).await
+        self.sessions.run("list tenants", call).await
     }
 
-    async fn succeed(&self, old: &KeyId, successor: &KeyRecord) -> Result<Placed> {
+    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<(KeyId, Vec<u8>)>> {
         let call = |mut db: Session| async move {
-            let done = keys::succeed(&mut db, old, successor).await;
+            let done = rows::keys(&mut db, tenant, after, limit).await;
             db.ended(done)
         };
-        self.sessions.run("rotate a data key", call).await
+        self.sessions.run("list data keys", call).await
     }
 
-    async fn update_keys(&self, records: &[KeyRecord]) -> Result<Vec<bool>> {
-        records.iter().try_for_each(KeyRecord::check)?;
+    async fn journal(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<Vec<(u64, Vec<u8>)>> {
         let call = |mut db: Session| async move {
-            let done = keys::update(&mut db, records).await;
+            let done = rows::journal(&mut db, tenant, after, limit).await;
             db.ended(done)
         };
-        self.sessions.run("update key records", call).await
+        self.sessions.run("read the journal", call).await
     }
 
-    async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<KeyRecord>> {
+    async fn put(&self, writes: &[Write], entry: Option<LogEntry<'_>>) -> Result<Put> {
+        row::check(writes)?;
         let call = |mut db: Session| async move {
-            let done = keys::page(&mut db, tenant, after, limit).await;
+            let done = put::put(&mut db, writes, entry).await;
             db.ended(done)
         };
-        self.sessions.run("list key records", call).await
+        self.sessions.run("write rows", call).await
+    }
+
+    async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log> {
+        let call = |mut db: Session| async move {
+            let done = self.reading.log(&mut db, after, limit).await;
+            db.ended(done)
+        };
+        self.lease.run("read the log of changes", call).await
+    }
+
+    async fn changed(&self) {
+        self.grown.wait().await;
     }
 }

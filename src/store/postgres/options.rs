@@ -28,7 +28,8 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Most connections of this process, at least 1; one more listens for changes. 10 unless set.
+    /// Most connections of this process, at least 1; one more reads the log, so that calls which wait cannot keep a lease from
+    /// being renewed, and one listens for changes. 10 unless set.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);
         self

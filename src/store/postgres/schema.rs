@@ -5,9 +5,10 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use crate::error::{Error, Result};
 use crate::store::postgres::session::failed;
+use crate::store::row::draw_identity;
 
 /// One script for each schema version, in order.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/postgres/0001_tenants_and_keys.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/postgres/0001_rows.sql")];
 
 /// Names the lock under which a database is migrated: any number that nobody else takes.
 const MIGRATING: i64 = 0x7374_726f_6e67_726d; // "strongrm"
@@ -45,6 +46,10 @@ pub(super) async fn migrate(db: &mut PgConnection, schema: &str) -> Result<()> {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
+    }
+    if applied == 0 {
+        let id = draw_identity()?;
+        sqlx::query("INSERT INTO store_identity (id) VALUES ($1)").bind(id).execute(&mut *tx).await.map_err(failed)?;
     }
     tx.commit().await.map_err(failed)
 }

@@ -5,12 +5,11 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, Postgres};
 use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::conflict;
 use crate::store::postgres::options::PostgresOptions;
 
 /// How often a call is made in all if it loses against another one in a way that only a new transaction mends.
@@ -31,13 +30,15 @@ pub(super) struct Session {
 }
 
 impl Sessions {
+    /// At most `connections` of them.
+    ///
     /// # Errors
     /// `Unavailable` if the database does not answer or lets nobody in.
-    pub(super) async fn open(connect: PgConnectOptions, options: &PostgresOptions) -> Result<Self> {
+    pub(super) async fn open(connect: PgConnectOptions, options: &PostgresOptions, connections: u32) -> Result<Self> {
         let limit = options.timeout;
         let setting = settings(options);
         let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
+            .max_connections(connections)
             .acquire_timeout(limit / 2)
             .after_connect(move |db, _| {
                 let setting = setting.clone();
@@ -115,11 +116,13 @@ impl DerefMut for Session {
 }
 
 /// What each connection is told first. Whatever the server's configuration says, a commit waits for the disk (and for
-/// synchronous standbys): a key is durable before it is used. `remote_apply` waits for more, so it is left alone.
+/// synchronous standbys): a key is durable before it is used. `remote_apply` waits for more, so it is left alone. Who waited for
+/// a row's lock is to see it as it is then, so READ COMMITTED: under a stricter level writers of the log would fail instead.
 fn settings(options: &PostgresOptions) -> String {
     let (schema, limit) = (&options.schema, options.timeout.as_millis());
     format!(
         "SET search_path TO {schema};
+         SET default_transaction_isolation TO 'read committed';
          SET statement_timeout TO {limit};
          SET idle_in_transaction_session_timeout TO {limit};
          SELECT set_config('synchronous_commit', 'on', false)
@@ -130,17 +133,25 @@ fn settings(options: &PostgresOptions) -> String {
 const NOT_TRUSTED: &str =
     "the key store's TLS, or its certificate, is not accepted; check the URL's sslmode and sslrootcert";
 
+pub(super) const STANDBY: &str =
+    "the key store takes no writes: a standby, or set to read only; connect to the primary";
+
 /// An error that no row is to blame for.
 #[allow(clippy::needless_pass_by_value)] // for map_err
 pub(super) fn failed(e: sqlx::Error) -> Error {
     let message = match &e {
         sqlx::Error::Database(d) => match d.code().as_deref() {
             Some("57014") => "the key store does not answer in time; retry",
-            Some("25006") => "the key store is a standby that takes no writes; connect to the primary",
+            Some("25006") => STANDBY,
             Some("28000" | "28P01") => "the key store refuses the login; check the URL's user and password",
-            Some("3D000") => "the key store's database does not exist",
-            Some("42501") => "the key store's user lacks a permission on its schema",
+            Some("3D000") => "the key store's database does not exist; create it, or check the URL",
+            Some("42501") => "the key store's user lacks a permission on its schema; grant it",
+            Some("42P01" | "42703" | "3F000") => "the key store's tables are not as they were made; restore its schema",
             Some("40001" | "40P01" | "23505") => "the key store is busy with other writers; retry",
+            Some("53100") => "the key store's disk is full; make room on the database server",
+            Some("53300") => "the key store has no connection left; raise its max_connections, or use fewer",
+            Some("57P01" | "57P02" | "57P03") => "the key store is starting or shutting down; retry",
+            Some("XX001" | "XX002") => "the key store's files are corrupt; restore them from a backup",
             _ => "the key store failed",
         },
         sqlx::Error::PoolTimedOut => "no connection to the key store could be had in time; retry",
@@ -151,24 +162,9 @@ pub(super) fn failed(e: sqlx::Error) -> Error {
     Error::new(ErrorKind::Unavailable, message).with_source(e)
 }
 
-/// `what` where a constraint refused the row, else [`failed`].
-pub(super) fn refused_or_failed(what: &'static str, e: sqlx::Error) -> Error {
-    match &e {
-        sqlx::Error::Database(d) if d.is_unique_violation() || d.is_foreign_key_violation() => conflict(what),
-        _ => failed(e),
-    }
-}
-
 /// Serialization failure, deadlock, or a unique row that somebody else was first to write: a new transaction sees why.
 fn lost_a_race(e: &Error) -> bool {
     let source = e.source().and_then(|source| source.downcast_ref::<sqlx::Error>());
     let code = source.and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref(), Some("40001" | "40P01" | "23505"))
-}
-
-pub(super) fn column<'r, T>(row: &'r PgRow, name: &'static str) -> Result<T>
-where
-    T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
-{
-    row.try_get(name).map_err(|e| Error::malformed("a stored row's column does not read").with_source(e))
 }

@@ -1,0 +1,284 @@
+//! Deciding: a tenant's row is read, changed, signed and written together with its journal entry and what nodes must forget, in
+//! one transaction; then the watermark is raised, and only then is it said that it was done.
+
+use std::time::Duration;
+
+use crate::admin::Admin;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::change::{Change, Forget};
+use crate::key::id::TenantId;
+use crate::key::journal::{Decision, JournalEntry};
+use crate::key::kek::KekUri;
+use crate::key::policy::TenantPolicy;
+use crate::key::revocation::Selector;
+use crate::key::row_digest::RowDigest;
+use crate::key::tenant::TenantRecord;
+use crate::keyring::rollback::Versioned as _;
+use crate::keyring::room_keys::KekRecord;
+use crate::keyring::rows::{TenantRow, log_entry};
+use crate::row::Stored;
+use crate::row::authority::Authority;
+use crate::row::frame::Kind;
+use crate::store::row::{MAX_ROW, Put, RowChange, RowKey, Write};
+use crate::watermark::{Mark, Subject};
+
+/// Tries of a read-change-write that others got in between of.
+const TRIES: u32 = 64;
+/// Longest pause before the next try; a random part of it is waited.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a change of a tenant's row is.
+pub(crate) struct Decided {
+    decision: Decision,
+    selector: Selector,
+    forget: Forget,
+    /// It is taken however long the tenant's row is: a safety action has no quota.
+    always: bool,
+}
+
+/// Longest row that routine decisions leave, in bytes: half of what a store takes.
+const ROUTINE_ROW: usize = MAX_ROW / 2;
+
+impl Decided {
+    /// A decision after which nothing has to be forgotten.
+    pub(crate) fn quiet(decision: Decision) -> Self {
+        Self { decision, selector: Selector::everything(), forget: Forget::Nothing, always: false }
+    }
+
+    /// A decision after which nodes must forget something of the keys that `selector` covers.
+    pub(crate) fn forgetting(decision: Decision, selector: &Selector, forget: Forget) -> Self {
+        Self { decision, selector: selector.clone(), forget, always: false }
+    }
+
+    /// Taken whatever the length of the tenant's row.
+    pub(crate) fn always(self) -> Self {
+        Self { always: true, ..self }
+    }
+}
+
+impl Admin {
+    /// Writes the row of a tenant that is enrolled now.
+    ///
+    /// # Errors
+    /// `Conflict` if there is one of that name; `RolledBack` if there was one, as the watermark has it.
+    pub(crate) async fn write_enrolment(&self, tenant: TenantId, policy: TenantPolicy) -> Result<()> {
+        let subject = Subject::Tenant(tenant.clone());
+        match self.keyring.believed_tenant(&tenant).await {
+            Err(e) if e.kind() == ErrorKind::UnknownTenant => {}
+            Err(e) => return Err(e),
+            // An earlier call may have ended before it raised the watermark.
+            Ok(believed) => {
+                self.keyring.settle(&subject, &believed).await?;
+                return Err(Error::new(ErrorKind::Conflict, "a tenant of that name is already enrolled"));
+            }
+        }
+        let at = self.keyring.clock.unix_millis();
+        let mut row = TenantRecord::enrolled(tenant, policy, at)?;
+        let decision = Decision::new("enroll").with("keks", row.policy.keks()).with("policy", digest_of(&row.policy)?);
+        let keks: Vec<KekUri> = row.policy.keks().keks().cloned().collect();
+        let signed = self.signed(&mut row, decision, at).await?;
+        let mut writes = vec![signed.row(None), signed.entry()];
+        writes.extend(self.claims(&row, &keks).await?);
+        match self.keyring.store.put(&writes, None).await? {
+            Put::Conflict(_) => Err(Error::new(
+                ErrorKind::Conflict,
+                "a tenant of that name, or one that has the KEK, was enrolled meanwhile; read it again",
+            )),
+            Put::Written(_) => self.keyring.raise(&subject, None, &row.mark(signed.digest)).await.map(|_| ()),
+        }
+    }
+
+    /// Reads a tenant's row, changes it, and writes it if nobody else did meanwhile; else again. `change` says what was decided,
+    /// or that there is nothing to write. What is to be forgotten is forgotten here before the call returns. Returns the row
+    /// as it stands.
+    pub(crate) async fn change(
+        &self,
+        tenant: &TenantId,
+        change: impl Fn(&mut TenantRecord) -> Result<Option<Decided>>,
+    ) -> Result<TenantRow> {
+        let subject = Subject::Tenant(tenant.clone());
+        for attempt in 0..TRIES {
+            let before = self.keyring.believed_tenant(tenant).await?;
+            let mut row = before.row.record.clone();
+            let Some(decided) = change(&mut row)? else {
+                // What was found done is done only once the watermark says so, too.
+                self.keyring.settle(&subject, &before).await?;
+                return Ok(before.row);
+            };
+            row.check()?;
+            // The control plane writes on nothing that the watermark does not name: no honest write launders an old row.
+            let mark = self.keyring.settle(&subject, &before).await?;
+            row.epoch += 1;
+            row.predecessor = Some(before.row.digest);
+            row.keks.change(row.epoch, row.rewrap.as_ref().map_or(row.policy.keks(), |order| &order.to))?;
+            row.check_stored()?;
+            match self.write(&before.row, row, decided, mark.as_ref()).await {
+                Err(e) if e.kind() == ErrorKind::Conflict => pause(attempt).await,
+                written => return written,
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the tenant's row is being changed over and over; retry"))
+    }
+
+    async fn write(
+        &self,
+        before: &TenantRow,
+        mut row: TenantRecord,
+        decided: Decided,
+        mark: Option<&Mark>,
+    ) -> Result<TenantRow> {
+        let (tenant, at) = (row.tenant.clone(), self.keyring.clock.unix_millis());
+        let is_as_before = |kek: &KekUri| {
+            before.policy.keks().keks().any(|old| old == kek)
+                && before.policy.shares_kek(kek) == row.policy.shares_kek(kek)
+        };
+        let new_keks: Vec<KekUri> = row.policy.keks().keks().filter(|kek| !is_as_before(kek)).cloned().collect();
+        let signed = self.signed(&mut row, decided.decision, at).await?;
+        if signed.row_bytes.len() > ROUTINE_ROW && !decided.always {
+            return Err(Error::limit(
+                "the tenant's row is longer than 8 MiB: use broader rules; what is left is kept for revocations and suspensions",
+            ));
+        }
+        let mut writes = vec![signed.row(Some(before.digest)), signed.entry()];
+        writes.extend(self.claims(&row, &new_keks).await?);
+        let change = Change { tenant: Some(tenant.clone()), selector: decided.selector, forget: decided.forget };
+        let (control, authority) = (self.keyring.control().await?, self.keyring.authority.load_full());
+        let counted = self.keyring.counted_decisions().await?;
+        let entry = |number| log_entry(&authority, control.as_deref(), counted, number, &change);
+        let entry: Option<crate::store::LogEntry<'_>> =
+            if change.forget == Forget::Nothing { None } else { Some(&entry) };
+        let number = match self.keyring.store.put(&writes, entry).await? {
+            Put::Conflict(_) => return Err(Error::new(ErrorKind::Conflict, "the tenant's row was changed meanwhile")),
+            Put::Written(number) => number,
+        };
+        // Nodes that hear of it later than this one forget no later than the revocation bound from here.
+        self.keyring.forget(&change);
+        let to = row.mark(signed.digest);
+        let newest = self.keyring.raise(&Subject::Tenant(tenant.clone()), mark, &to).await?;
+        if let Some(number) = number {
+            self.keyring.heard_of(counted, number).await?;
+        }
+        if !newest {
+            self.check_still_stands(&tenant, &signed).await?;
+        }
+        Ok(Stored { record: row, generation: authority.generation(), digest: signed.digest })
+    }
+
+    /// If others have gone on from here meanwhile, their journal has this decision in it: else the store was put back between,
+    /// and the decision is lost.
+    async fn check_still_stands(&self, tenant: &TenantId, signed: &Signed) -> Result<()> {
+        let now = self.keyring.believed_tenant(tenant).await?;
+        if now.row.digest == signed.digest {
+            return Ok(());
+        }
+        let mut last = None;
+        for (number, bytes) in self.keyring.store.journal(tenant, signed.number - 1, 1000).await? {
+            let entry: Stored<JournalEntry> = self.keyring.verified(Kind::Journal, &bytes).await?;
+            let is_ours = number == signed.number && entry.digest == signed.entry_digest;
+            let follows = number > signed.number && entry.previous == last;
+            if !(is_ours || follows) {
+                break;
+            }
+            last = Some(entry.digest);
+            if now.row.journal.last == last {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::RolledBack,
+            "the decision was written, and the key store was put back before it could be confirmed: it does not stand; restore \
+             the newest copy and repeat it",
+        ))
+    }
+
+    /// Chains the decision to the journal, and signs both rows.
+    async fn signed(&self, row: &mut TenantRecord, decision: Decision, at: i64) -> Result<Signed> {
+        let control = self.keyring.control().await?;
+        let authority = self.keyring.authority.load_full();
+        let entry = row.journal.next((&row.tenant, row.incarnation), row.epoch, at, &self.by, decision);
+        let entry_bytes = authority.sign(control.as_deref(), Kind::Journal, &entry)?;
+        let entry_digest = RowDigest::of(&entry_bytes);
+        row.journal = row.journal.after(entry_digest);
+        let row_bytes = authority.sign(control.as_deref(), Kind::Tenant, row)?;
+        let tenant = row.tenant.clone();
+        Ok(Signed {
+            digest: RowDigest::of(&row_bytes),
+            tenant,
+            number: entry.number,
+            row_bytes,
+            entry_bytes,
+            entry_digest,
+        })
+    }
+
+    /// What it takes for these KEKs to serve the tenant: nobody else has them, or all say that they share them.
+    async fn claims(&self, row: &TenantRecord, keks: &[KekUri]) -> Result<Vec<Write>> {
+        let control = self.keyring.control().await?;
+        let authority: std::sync::Arc<Authority> = self.keyring.authority.load_full();
+        let mut writes = Vec::new();
+        for kek in keks {
+            let shared = row.policy.shares_kek(kek);
+            let key = RowKey::Kek(kek.clone());
+            let Some(claim) = self.keyring.read_row::<KekRecord>(Kind::Kek, &key).await? else {
+                let claim = KekRecord { kek: kek.as_str().to_owned(), tenant: row.tenant.as_str().to_owned(), shared };
+                let bytes = authority.sign(control.as_deref(), Kind::Kek, &claim)?;
+                writes.push(Write { key, expected: None, change: RowChange::Put(bytes, None) });
+                continue;
+            };
+            if claim.kek != kek.as_str() {
+                return Err(Error::new(ErrorKind::Tampered, "the key store returned another KEK's row; it was edited"));
+            }
+            if claim.tenant == row.tenant.as_str() && claim.shared != shared {
+                let expected = Some(claim.digest);
+                let claim = KekRecord { shared, ..claim.record };
+                let bytes = authority.sign(control.as_deref(), Kind::Kek, &claim)?;
+                writes.push(Write { key, expected, change: RowChange::Put(bytes, None) });
+                continue;
+            }
+            if claim.tenant != row.tenant.as_str() && !(claim.shared && shared) {
+                let message =
+                    "the KEK serves another tenant; if that is meant, both policies have to say so (share_kek)";
+                return Err(Error::invalid(message).with_kek(kek.as_str()));
+            }
+        }
+        Ok(writes)
+    }
+}
+
+/// A row and its journal entry, signed.
+struct Signed {
+    tenant: TenantId,
+    number: u64,
+    row_bytes: Vec<u8>,
+    digest: RowDigest,
+    entry_bytes: Vec<u8>,
+    entry_digest: RowDigest,
+}
+
+impl Signed {
+    fn row(&self, expected: Option<RowDigest>) -> Write {
+        let key = RowKey::Tenant(self.tenant.clone());
+        Write { key, expected, change: RowChange::Put(self.row_bytes.clone(), None) }
+    }
+
+    fn entry(&self) -> Write {
+        let key = RowKey::Journal(self.tenant.clone(), self.number);
+        Write { key, expected: None, change: RowChange::Put(self.entry_bytes.clone(), None) }
+    }
+}
+
+/// Names a policy in the journal: SHA-256 of its JSON.
+pub(crate) fn digest_of(policy: &TenantPolicy) -> Result<RowDigest> {
+    let json = serde_json::to_vec(policy).map_err(|e| Error::invalid("a policy cannot be encoded").with_source(e))?;
+    Ok(RowDigest::of(&json))
+}
+
+/// Waits a random part of a time that grows: many who decide at once would get in each other's way with each try.
+async fn pause(attempt: u32) {
+    let longest = LONGEST_PAUSE.min(Duration::from_millis(2) * 2_u32.saturating_pow(attempt.min(8)));
+    let mut random = [0; 2];
+    // Without randomness they all wait the whole of it.
+    let part =
+        crate::crypto::random::from_os(&mut random).map_or(1.0, |()| f64::from(u16::from_be_bytes(random)) / 65_536.0);
+    tokio::time::sleep(longest.mul_f64(part)).await;
+}

@@ -1,0 +1,42 @@
+//! Reading a tenant's journal: what was decided, by whom and why, proved complete.
+
+use crate::admin::{Admin, explain};
+use crate::error::{Error, Result};
+use crate::key::id::TenantId;
+use crate::key::journal::{Chain, JournalEntry};
+use crate::row::Stored;
+use crate::row::frame::Kind;
+
+/// Entries read at once.
+const PAGE: u32 = 500;
+
+impl Admin {
+    /// The tenant's journal, from its first entry to the one that its row names as the last: whole, in order, each entry signed.
+    ///
+    /// # Errors
+    /// `Tampered` if an entry is missing, was changed, moved, or is another tenant's or enrolment's; `UnknownTenant`,
+    /// `RolledBack` or `Unavailable`.
+    pub async fn journal(&self, tenant: &str) -> Result<Vec<JournalEntry>> {
+        let run = async {
+            let id = TenantId::new(tenant)?;
+            let row = self.keyring.tenant(&id).await?;
+            let mut chain = Chain::of(&id, row.incarnation);
+            let mut entries = Vec::new();
+            while chain.len() < row.journal.entries {
+                let page = self.keyring.store.journal(&id, chain.len(), PAGE).await?;
+                if page.is_empty() {
+                    break;
+                }
+                // What came after the row was read is not looked at.
+                for (_, bytes) in page.iter().take_while(|(number, _)| *number <= row.journal.entries) {
+                    let entry: Stored<JournalEntry> = self.keyring.verified(Kind::Journal, bytes).await?;
+                    chain.take(&entry.record, entry.digest)?;
+                    entries.push(entry.record);
+                }
+            }
+            chain.ends_at(&row.journal)?;
+            Ok(entries)
+        };
+        run.await.map_err(|e: Error| explain(e, "read journal", tenant))
+    }
+}

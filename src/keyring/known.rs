@@ -1,0 +1,104 @@
+//! What this process knows of scopes' Active keys, whatever is cached: a store that hides an Active key does not get a second one
+//! made, and a scope that loses its Active key over and over costs a bounded number of keys.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::id::{KeyId, TenantId};
+use crate::key::period::PeriodLabel;
+use crate::key::scope::Scope;
+
+/// Most keys that this process makes for one scope and period where the store shows none.
+const CREATIONS: u32 = 16;
+/// Most scopes that are kept in mind.
+const SCOPES: usize = 100_000;
+
+#[derive(Default)]
+pub(crate) struct Known(Mutex<HashMap<(TenantId, Scope), Made>>);
+
+#[derive(Clone)]
+struct Made {
+    period: Option<PeriodLabel>,
+    active: Option<KeyId>,
+    creations: u32,
+}
+
+impl Known {
+    /// The key that this process last knew as the Active one of a scope and period.
+    pub(crate) fn active(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Option<KeyId> {
+        let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = scopes.get(&(tenant.clone(), scope.clone()))?;
+        made.active.filter(|_| made.period.as_ref() == period)
+    }
+
+    /// Remembers the Active key of a scope and period.
+    pub(crate) fn saw(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>, key_id: KeyId) {
+        self.change(tenant, scope, period, |made| made.active = Some(key_id));
+    }
+
+    /// Asks whether the scope's budget in this period allows one more creation, before a KMS is asked.
+    ///
+    /// # Errors
+    /// `StoreInconsistent` if it is spent.
+    pub(crate) fn check_creations(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Result<()> {
+        let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = scopes.get(&(tenant.clone(), scope.clone())).filter(|made| made.period.as_ref() == period);
+        if made.is_none_or(|made| made.creations < CREATIONS) {
+            return Ok(());
+        }
+        let message = format!(
+            "{CREATIONS} data keys were made for this scope and period, and the key store shows none of them as Active; it hides \
+             rows, or was put back"
+        );
+        Err(Error::new(ErrorKind::StoreInconsistent, message).with_tenant(tenant.as_str()))
+    }
+
+    /// Takes one creation out of the scope's budget: a key was made and written. What failed on the way costs nothing.
+    pub(crate) fn created(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) {
+        self.change(tenant, scope, period, |made| made.creations = made.creations.saturating_add(1));
+    }
+
+    fn change(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>, change: impl FnOnce(&mut Made)) {
+        let mut scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = (tenant.clone(), scope.clone());
+        if scopes.len() >= SCOPES && !scopes.contains_key(&at) {
+            // Any other one: what is forgotten is only not noticed.
+            if let Some(other) = scopes.keys().next().cloned() {
+                scopes.remove(&other);
+            }
+        }
+        let made = scopes.entry(at).or_insert_with(|| Made { period: period.cloned(), active: None, creations: 0 });
+        if made.period.as_ref() != period {
+            *made = Made { period: period.cloned(), active: None, creations: 0 };
+        }
+        change(made);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::period::Period;
+
+    #[test]
+    fn a_scope_has_a_budget_in_each_period() {
+        let (known, tenant) = (Known::default(), TenantId::new("acme").unwrap());
+        let scope = |n: usize| Scope::new(&[("channel", &n.to_string())]).unwrap();
+        let hour = |n: i64| Period::Hour.label(n * 3_600_000).unwrap();
+        let creates = |n, hour: &Option<PeriodLabel>| {
+            let allowed = known.check_creations(&tenant, &scope(n), hour.as_ref()).is_ok();
+            if allowed {
+                known.created(&tenant, &scope(n), hour.as_ref());
+            }
+            allowed
+        };
+        assert!((0..1000).all(|_| known.check_creations(&tenant, &scope(0), None).is_ok()), "asking costs nothing");
+        assert!((0..CREATIONS).all(|_| creates(0, &hour(0))));
+        assert!(!creates(0, &hour(0)) && creates(1, &hour(0)) && creates(0, &hour(1)));
+        known.saw(&tenant, &scope(0), hour(1).as_ref(), KeyId::from_bytes([7; 32]));
+        assert_eq!(known.active(&tenant, &scope(0), hour(1).as_ref()), Some(KeyId::from_bytes([7; 32])));
+        assert_eq!(known.active(&tenant, &scope(0), hour(2).as_ref()), None);
+        assert_eq!(known.active(&TenantId::new("globex").unwrap(), &scope(0), hour(1).as_ref()), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! The log of changes: what is taken out of it, forged into it, or put back.
+
+use strongroom::testing::TakenOverControlPlane;
+use strongroom::{Change, ErrorKind, Forget, KeyStore, Selector};
+
+use crate::world::{World, channel, kind};
+
+/// The newest entries are taken out. With a watermark the log has to reach what it counts: no lease, no open.
+#[tokio::test]
+async fn a_dropped_change_does_not_outlast_the_bound() {
+    let world = World::new().await;
+    let other = world.fresh(true).await;
+    let sealed = world.seal(&other, "acme", "C9").await.unwrap();
+    let before = world.store.log(Some(0), 1000).await.unwrap();
+    world.admin().revoke("acme", channel("C9")).await.unwrap();
+    world.store.raw_log_set(before.entries.clone());
+    // The other node has the key in hand and has heard nothing.
+    world.settle();
+    assert_eq!(kind(world.open(&other, "acme", "C9", &sealed).await), ErrorKind::RolledBack);
+    // An earlier entry in the place of the one that was dropped is not at its place.
+    let filler = before.entries.last().cloned().unwrap_or((0, b"nothing".to_vec())).1;
+    let end = before.end + 1;
+    world.store.raw_log_set([before.entries.clone(), vec![(end, filler)]].concat());
+    assert_eq!(kind(world.open(&other, "acme", "C9", &sealed).await), ErrorKind::Revoked);
+}
+
+/// Forged entries make nodes forget, once within each bound, and nothing else.
+#[tokio::test]
+async fn forged_purges_are_rate_limited() {
+    let world = World::new().await;
+    let sealed = world.seal(&world.node, "acme", "C9").await.unwrap();
+    world.settle();
+    let forge = async |world: &World| {
+        world.store.put(&[], Some(&|_| b"forged".to_vec())).await.unwrap();
+    };
+    let (unwraps, mut opened) = (world.kms.unwraps(), 0);
+    // Twenty forged entries, one each second.
+    for _ in 0..20 {
+        forge(&world).await;
+        world.clock.advance(std::time::Duration::from_secs(1));
+        opened += u32::from(world.open(&world.node, "acme", "C9", &sealed).await.is_ok());
+    }
+    let loads = (world.kms.unwraps() - unwraps) / 2; // two holders
+    assert!(opened >= 16, "{opened} of 20 opened");
+    assert!(loads <= 5, "{loads} loads within four bounds");
+}
+
+/// What a control plane that was taken over adds to the log narrows, as everybody's entries do.
+#[tokio::test]
+async fn the_log_only_narrows() {
+    let world = World::new().await;
+    let sealed = world.seal(&world.node, "acme", "C9").await.unwrap();
+    world.admin().revoke("acme", channel("C9")).await.unwrap();
+    let thief = TakenOverControlPlane::of(&world.node).await.unwrap();
+    for forget in [Forget::Nothing, Forget::Sealing, Forget::Keys] {
+        for tenant in [None, Some("acme".parse().unwrap())] {
+            let change = Change { tenant, selector: Selector::everything(), forget };
+            world.store.put(&[], Some(&|number| thief.sign_change(number, &change))).await.unwrap();
+            world.settle();
+            assert_eq!(kind(world.open(&world.node, "acme", "C9", &sealed).await), ErrorKind::Revoked);
+        }
+    }
+}
+
+/// The store is another one: what seals is looked up again, and a key whose record is gone seals no more.
+#[tokio::test]
+async fn a_store_that_changes_identity_is_noticed() {
+    let world = World::new().await;
+    let empty = world.store.snapshot();
+    let sealed = world.seal(&world.node, "globex", "C9").await.unwrap();
+    world.store.restore(&empty);
+    world.store.raw_identity_set("a standby that was promoted");
+    world.settle();
+    assert_eq!(kind(world.seal(&world.node, "globex", "C9").await), ErrorKind::StoreInconsistent);
+    world.open(&world.node, "globex", "C9", &sealed).await.unwrap();
+}
+
+/// Found by the model of an attacker: he empties the log, and the next honest decision takes the number, and with it the place, of the
+/// one that he took out.
+#[tokio::test]
+async fn an_honest_decision_does_not_take_the_place_of_one_that_was_dropped() {
+    let world = World::new().await;
+    let other = world.fresh(true).await;
+    let sealed = world.seal(&other, "acme", "C9").await.unwrap();
+    world.admin().revoke("acme", channel("C9")).await.unwrap();
+    world.store.raw_log_set(Vec::new());
+    let walk = crate::world::walk();
+    let decided = world.admin().rotate_after_compromise("acme", channel("C8"), &walk).await;
+    assert_eq!(kind(decided), ErrorKind::RolledBack);
+    world.settle();
+    assert_eq!(kind(world.open(&other, "acme", "C9", &sealed).await), ErrorKind::Revoked);
+}
+
+/// A control plane that was evicted signs an entry that says nothing, in the place of a revocation.
+#[tokio::test]
+async fn an_evicted_control_plane_s_entry_counts_for_nothing() {
+    let world = World::new().await;
+    let other = world.fresh(true).await;
+    let thief = TakenOverControlPlane::of(&world.node).await.unwrap();
+    world.admin().evict().await.unwrap();
+    let sealed = world.seal(&other, "acme", "C9").await.unwrap();
+    world.settle();
+    world.open(&other, "acme", "C9", &sealed).await.unwrap();
+    world.admin().revoke("acme", channel("C9")).await.unwrap();
+    let mut entries = world.store.log(Some(0), 1000).await.unwrap().entries;
+    let (number, entry) = entries.last_mut().unwrap();
+    let nothing = Change { tenant: None, selector: Selector::everything(), forget: Forget::Nothing };
+    *entry = thief.sign_change(*number, &nothing);
+    world.store.raw_log_set(entries);
+    world.settle();
+    assert_eq!(kind(world.open(&other, "acme", "C9", &sealed).await), ErrorKind::Revoked);
+}
