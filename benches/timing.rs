@@ -128,7 +128,11 @@ async fn hot() -> HotScope {
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
     let room = room.open_under(&Operator::default()).await;
-    room.admin("a test", "to test").unwrap().enroll("acme", TenantPolicy::new(kek, region)).await.unwrap();
+    room.admin("a test", "to test")
+        .unwrap()
+        .enroll("acme", TenantPolicy::new(kek, region).bind(["message"]))
+        .await
+        .unwrap();
     room.tenant("acme").await.unwrap().scope([]).unwrap().hot().await.unwrap()
 }
 

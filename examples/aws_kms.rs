@@ -50,7 +50,8 @@ async fn main() -> Outcome {
     println!("2. Enrol the tenant, seal and open in two channels");
     let asked = Asked::new(aws);
     let room = room(&key.region, asked.clone()).await?;
-    let policy = TenantPolicy::new(kek.clone(), key.region.clone()).scope_by(["channel"]).period(Period::Hour);
+    let policy =
+        TenantPolicy::new(kek.clone(), key.region.clone()).scope_by(["channel"]).bind(["message"]).period(Period::Hour);
     room.admin("ops@example.com", "an example")?.enroll("acme", policy).await?;
     let acme = room.tenant("acme").await?;
     let (general, random) = (acme.scope([("channel", "general")])?, acme.scope([("channel", "random")])?);

@@ -164,7 +164,9 @@ async fn seal_and_open(kms: LocalKms, kek: KekUri, region: Region) -> Outcome {
         .trusting_the_key_store()
         .build()
         .await?;
-    room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region)).await?;
+    room.admin("ops@example.com", "an example")?
+        .enroll("acme", TenantPolicy::new(kek, region).bind(["message"]))
+        .await?;
     let scope = room.tenant("acme").await?.scope([])?;
     let sealed = scope.seal(&[("message", "M1")], b"Lunch at noon?").await?;
     let opened = scope.open(&[("message", "M1")], &sealed).await?;

@@ -114,7 +114,7 @@ async fn scope(region: &str) -> Outcome<ScopeHandle> {
         .build()
         .await?;
     room.admin("ops@example.com", "an example")?
-        .enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"]))
+        .enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"]).bind_files(["file"]))
         .await?;
     Ok(room.tenant("acme").await?.scope([("channel", "C9")])?)
 }

@@ -19,7 +19,10 @@ const ARN: &str = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12
 const CHAT: &str = "arn:aws:iam::999988887777:role/chat";
 
 fn policy(kek: KekUri) -> Outcome<TenantPolicy> {
-    let policy = TenantPolicy::new(kek, Region::new(EU)?).scope_by(["workspace", "channel"]).period(Period::Hour);
+    let policy = TenantPolicy::new(kek, Region::new(EU)?)
+        .scope_by(["workspace", "channel"])
+        .bind(["message"])
+        .period(Period::Hour);
     Ok(policy.cache_ttl(Duration::from_secs(300)))
 }
 

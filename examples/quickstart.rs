@@ -25,7 +25,10 @@ async fn main() -> Outcome {
     for tenant in ["acme", "globex"] {
         let kek = local.kms().create_kek(&format!("{tenant}-2026"), region.clone())?;
         println!("   {tenant:6}  {kek}");
-        let policy = TenantPolicy::new(kek, region.clone()).scope_by(["workspace", "channel"]).period(Period::Hour);
+        let policy = TenantPolicy::new(kek, region.clone())
+            .scope_by(["workspace", "channel"])
+            .bind(["message"])
+            .period(Period::Hour);
         room.admin("ops@example.com", "an example")?.enroll(tenant, policy).await?;
     }
     let (acme, globex) = (room.tenant("acme").await?, room.tenant("globex").await?);

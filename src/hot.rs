@@ -25,7 +25,7 @@ use crate::sealer::{InHand, ScopeHandle, not_loaded};
 /// # let region = Region::new("eu-central-1")?;
 /// # let kek = kms.create_kek("acme", region.clone())?;
 /// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
-/// # room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region)).await?;
+/// # room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region).bind(["message"])).await?;
 /// # let scope = room.tenant("acme").await?.scope([])?;
 /// let hot = scope.hot().await?;
 /// let mut buffer = Vec::with_capacity(4096);
@@ -97,7 +97,7 @@ impl HotScope {
     /// As [`ScopeHandle::open`], with the key in hand.
     ///
     /// # Errors
-    /// `NotLoaded` if there is none; `Malformed`, `Region` or `Unopenable` as there.
+    /// `NotLoaded` if there is none; `Malformed`, `Region`, `InvalidArgument`, `Limit` or `Unopenable` as there.
     pub fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
         let mut text = Plaintext::empty();
         in_hand(self.scope.open_in_hand(context, envelope, &mut text)).map_err(|e| self.scope.explain(e, "open"))?;

@@ -36,6 +36,7 @@ pub mod limits {
     pub use crate::format::header::{KEY_ID_LEN, MAX_REGION};
     pub use crate::format::layout::{CHUNK_LEN, MAX_CHUNKS, MAX_FILE, SEALED_CHUNK_LEN};
     pub use crate::format::message::{MAX_MESSAGE, MAX_TENANT, OVERHEAD};
+    pub use crate::key::context_rules::MAX_BOUND_FIELDS;
     pub use crate::key::kek_expression::{MAX_KEKS, MAX_NESTING};
     pub use crate::key::policy::{MAX_ALLOWED_REGIONS, MAX_SCOPE_FIELDS};
     pub use crate::key::revocation::MAX_SELECTED_KEYS;
@@ -75,6 +76,7 @@ pub use hot::HotScope;
 pub use key::attribution::Attribution;
 pub use key::census::Census;
 pub use key::change::{Change, Forget};
+pub use key::context_rules::{ContextRules, RequiredFields};
 pub use key::encryption_context::EncryptionContext;
 pub use key::erasure::Erasure;
 pub use key::export::Export;

@@ -29,7 +29,7 @@ const ROOM: &str = "local";
 /// let local = open_local(&folder).await?;
 /// let room = local.builder().serving(["eu-central-1"]).build().await?;
 /// let kek = local.kms().create_kek("acme-2026", Region::new("eu-central-1")?)?;
-/// room.admin("ops@example.com", "a new customer")?.enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?)).await?;
+/// room.admin("ops@example.com", "a new customer")?.enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?).bind(["message"])).await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

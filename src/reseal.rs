@@ -17,14 +17,15 @@ use crate::keyring::rows::{KeyRow, TenantRow};
 use crate::sealer::{InHand, ScopeHandle, TenantHandle, seal_with};
 
 impl ScopeHandle {
-    /// Seals an envelope anew if its key is no longer the one to seal with: it was rotated, or is of another region or suite
-    /// than the tenant's policy. `None` if it is. The new key is the Active one of the period that the old one belongs to, so
-    /// that a message stays in its hour.
+    /// Seals an envelope anew if its key is no longer the one to seal with: it was rotated, or is of another region, suite or
+    /// context rules than the tenant's policy. `None` if it is. The new key is the Active one of the period that the old one
+    /// belongs to, so that a message stays in its hour.
     ///
     /// Two reads of the key store, and KMS calls for keys that are not in hand.
     ///
     /// # Errors
-    /// As [`ScopeHandle::open`] and [`ScopeHandle::seal`].
+    /// As [`ScopeHandle::open`] and [`ScopeHandle::seal`]: `InvalidArgument` too if `context` lacks what the policy binds
+    /// messages to by now. Then the envelope stays under its old key, where it opens.
     pub async fn reseal(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Option<Vec<u8>>> {
         self.reseal_unexplained(context, envelope).await.map_err(|e| self.explain(e, "reseal"))
     }
@@ -37,7 +38,8 @@ impl ScopeHandle {
         let record = self.keyring.key_row(self.tenant(), &key_id).await?.ok_or_else(Error::unopenable)?.record;
         let is_current = self.keyring.may_seal(&row, &record)
             && record.region == *row.policy.home_region()
-            && record.suite == row.policy.key_suite();
+            && record.suite == row.policy.key_suite()
+            && record.context_rules == *row.policy.context_rules();
         if is_current {
             return Ok(None);
         }
@@ -70,6 +72,7 @@ impl ScopeHandle {
             keyring.may_seal(row, active)
                 && active.region == *row.policy.home_region()
                 && active.suite == row.policy.key_suite()
+                && active.context_rules == *row.policy.context_rules()
         };
         let active = keyring.active_row(self.tenant(), &self.scope, Some(&past)).await?;
         if let Some(active) = active.filter(is_right) {

@@ -43,7 +43,7 @@ pub(crate) const CACHED_KEYS_PER_TENANT: usize = 10_000;
 ///     .key_store(MemoryKeyStore::default())
 ///     .kms(kms)
 ///     .trusting_the_key_store().build().await?;
-/// room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?)).await?;
+/// room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?).bind(["message"])).await?;
 /// let acme = room.tenant("acme").await?;
 /// # let _ = acme;
 /// # Ok::<(), strongroom::Error>(()) })?;

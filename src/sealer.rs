@@ -70,7 +70,7 @@ impl TenantHandle {
 /// # let region = Region::new("eu-central-1")?;
 /// # let kek = kms.create_kek("acme", region.clone())?;
 /// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
-/// # room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
+/// # room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"]).bind(["message"])).await?;
 /// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
 /// let sealed = channel.seal(&[("message", "M77")], b"hello").await?;
 /// assert_eq!(&*channel.open(&[("message", "M77")], &sealed).await?, b"hello");
@@ -113,7 +113,10 @@ impl ScopeHandle {
     /// # Errors
     /// `Region` if the tenant's home region is not served here; `Denied`, `Unavailable`, `Throttled`, `Revoked`,
     /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` beyond 16 MiB or the limits of contexts;
-    /// `InvalidArgument` for a context that names a field twice.
+    /// `InvalidArgument` for a context that lacks a field that the policy binds messages to ([`TenantPolicy::bind`]), or
+    /// names one twice.
+    ///
+    /// [`TenantPolicy::bind`]: crate::TenantPolicy::bind
     pub async fn seal(&self, context: &[Field<'_>], plaintext: &[u8]) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(self.sealed_len(plaintext.len()));
         match self.seal_in_hand(context, plaintext, &mut out) {
@@ -164,6 +167,7 @@ impl ScopeHandle {
     ///
     /// # Errors
     /// `Malformed` if the bytes are no envelope; `Region` if its region is not served here (before any KMS or store call);
+    /// `InvalidArgument` or `Limit` for a context with which nothing is sealed under its key;
     /// `Unopenable` if it does not open here, whatever the reason; `Revoked`, `Erased`, `Denied`, `Unavailable`,
     /// `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
     pub async fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {

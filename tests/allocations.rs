@@ -34,7 +34,8 @@ async fn scope(suite: Suite) -> (ScopeHandle, HotScope) {
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms);
     let room = room.open_under(&Operator::default()).await;
-    let policy = TenantPolicy::new(kek, region).scope_by(["workspace", "channel"]).suite(suite);
+    let policy =
+        TenantPolicy::new(kek, region).scope_by(["workspace", "channel"]).allow_unbound_messages().suite(suite);
     room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
     let scope = room.tenant("acme").await.unwrap().scope([("workspace", "W1"), ("channel", "C9")]).unwrap();
     let hot = scope.hot().await.unwrap();

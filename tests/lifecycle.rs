@@ -58,7 +58,9 @@ impl Fleet {
         };
         let (node, other) = (node().await, node().await);
         let kek = local.create_kek("acme", region(EU)).unwrap();
-        let policy = edit(TenantPolicy::new(kek, region(EU)).scope_by(["channel"]));
+        let policy = edit(
+            TenantPolicy::new(kek, region(EU)).scope_by(["channel"]).allow_unbound_messages().allow_unbound_files(),
+        );
         node.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
         Self { operator, node, other, local, kms, clock, store }
     }

@@ -143,7 +143,11 @@ async fn older_versions_still_unwrap_and_a_disabled_kek_does_nothing() {
     let kms = LocalKms::open(&path).unwrap();
     let kek = kms.create_kek("acme", region()).unwrap();
     let room = room(kms.clone()).open_under(&Operator::default()).await;
-    room.admin("a test", "to test").unwrap().enroll("acme", TenantPolicy::new(kek.clone(), region())).await.unwrap();
+    room.admin("a test", "to test")
+        .unwrap()
+        .enroll("acme", TenantPolicy::new(kek.clone(), region()).allow_unbound_messages())
+        .await
+        .unwrap();
     let scope = room.tenant("acme").await.unwrap().scope([]).unwrap();
     let old = scope.seal(&[], b"old").await.unwrap();
     assert_eq!(kms.rotate_kek("acme").unwrap(), 2);

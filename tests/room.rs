@@ -59,7 +59,7 @@ impl House {
         let house = Self::empty().await;
         for tenant in ["acme", "globex"] {
             let kek = house.local.create_kek(tenant, region(HOME)).unwrap();
-            let policy = edit(TenantPolicy::new(kek, region(HOME)).scope_by(["channel"]));
+            let policy = edit(TenantPolicy::new(kek, region(HOME)).scope_by(["channel"]).allow_unbound_messages());
             house.room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         }
         house
@@ -270,7 +270,10 @@ async fn another_tenants_wrapped_key_does_not_unwrap_even_under_one_kek() {
     let house = House::empty().await;
     let kek = house.local.create_kek("shared", region(HOME)).unwrap();
     for tenant in ["acme", "globex"] {
-        let policy = TenantPolicy::new(kek.clone(), region(HOME)).scope_by(["channel"]).share_kek(kek.clone());
+        let policy = TenantPolicy::new(kek.clone(), region(HOME))
+            .scope_by(["channel"])
+            .allow_unbound_messages()
+            .share_kek(kek.clone());
         house.room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
     }
     let acme = house.channel("acme", "C9").await;
@@ -657,7 +660,7 @@ async fn any_of_several_keks_opens_and_all_of_them_denied_is_denied() {
     let house = House::empty().await;
     let (one, two) = ("one", "two");
     let keks: Vec<_> = [one, two].map(|name| house.local.create_kek(name, region(HOME)).unwrap()).into();
-    let policy = TenantPolicy::new(keks[0].clone(), region(HOME)).or_kek(keks[1].clone());
+    let policy = TenantPolicy::new(keks[0].clone(), region(HOME)).or_kek(keks[1].clone()).allow_unbound_messages();
     house.room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
     let scope = house.room.tenant("acme").await.unwrap().scope([]).unwrap();
     let sealed = scope.seal(&[], b"x").await.unwrap();
@@ -687,7 +690,7 @@ async fn the_cache_is_bounded_for_all_and_for_each_tenant() {
         .await;
     for tenant in ["a", "b", "c", "d"] {
         let kek = house.local.create_kek(tenant, region(HOME)).unwrap();
-        let policy = TenantPolicy::new(kek, region(HOME)).scope_by(["channel"]);
+        let policy = TenantPolicy::new(kek, region(HOME)).scope_by(["channel"]).allow_unbound_messages();
         room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         for channel in 0..20 {
             let scope = channel_of(&room, tenant, &channel.to_string()).await;

@@ -29,6 +29,7 @@ pub(crate) async fn room(suite: Suite, build: impl FnOnce(StrongroomBuilder) -> 
 pub(crate) fn policy(suite: Suite) -> TenantPolicy {
     TenantPolicy::new(kek(), region())
         .scope_by(["workspace", "channel"])
+        .bind(["message"])
         .suite(suite)
         .cache_ttl(Duration::from_hours(24))
 }

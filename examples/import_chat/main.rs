@@ -64,7 +64,10 @@ async fn seal_all(export: &Export, folder: &Path, table: &Table, figures: &mut F
     let clock = ReplayClock::default();
     let (room, local, kms) = room(folder, clock.clone()).await?;
     let kek = local.create_kek("acme-2026", Region::new(REGION)?)?;
-    let policy = TenantPolicy::new(kek, Region::new(REGION)?).scope_by(["workspace", "channel"]).period(Period::Hour);
+    let policy = TenantPolicy::new(kek, Region::new(REGION)?)
+        .scope_by(["workspace", "channel"])
+        .bind(["message"])
+        .period(Period::Hour);
     room.admin("ops@example.com", "an example")?.enroll(TENANT, policy).await?;
 
     let bar = progress(export.bytes, "sealing")?;

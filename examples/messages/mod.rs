@@ -22,7 +22,8 @@ pub(crate) async fn enrolled(folder: &Path) -> Outcome<(Strongroom, LocalKms)> {
     let local = create_local(folder).await?;
     let (room, kms) = (local.builder().serving([EU, US]).build().await?, local.kms().clone());
     let kek = kms.create_kek("acme-2026", Region::new(EU)?)?;
-    let policy = TenantPolicy::new(kek, Region::new(EU)?).scope_by(["channel"]).contact("keys@acme.example");
+    let policy =
+        TenantPolicy::new(kek, Region::new(EU)?).scope_by(["channel"]).bind(["message"]).contact("keys@acme.example");
     room.admin("ops@example.com", "an example")?.enroll(TENANT, policy).await?;
     Ok((room, kms))
 }

@@ -42,17 +42,18 @@ use crate::sealer::TenantHandle;
 /// # let kek = kms.create_kek("acme", region.clone())?;
 /// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
 /// let admin = room.admin("ops@example.com", "an example")?;
-/// admin.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
+/// admin.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"]).bind(["message"])).await?;
 /// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
-/// let old = channel.seal(&[], b"before").await?;
+/// let message = [("message", "M77")];
+/// let old = channel.seal(&message, b"before").await?;
 /// admin.rotate("acme", &[("channel", "C9")]).await?;
-/// assert_eq!(&*channel.open(&[], &old).await?, b"before"); // what was sealed still opens
+/// assert_eq!(&*channel.open(&message, &old).await?, b"before"); // what was sealed still opens
 ///
 /// let this_channel = Selector::fields([("channel", "C9")]);
 /// admin.revoke("acme", this_channel.clone()).await?;
-/// assert_eq!(channel.open(&[], &old).await.unwrap_err().kind(), ErrorKind::Revoked);
+/// assert_eq!(channel.open(&message, &old).await.unwrap_err().kind(), ErrorKind::Revoked);
 /// admin.restore("acme", this_channel).await?;
-/// assert!(channel.open(&[], &old).await.is_ok());
+/// assert!(channel.open(&message, &old).await.is_ok());
 /// # Ok::<(), Error>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

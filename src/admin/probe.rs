@@ -102,7 +102,7 @@ impl Admin {
     /// # let region = Region::new("eu-central-1")?;
     /// # let kek = kms.create_kek("acme", region.clone())?;
     /// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
-    /// let policy = TenantPolicy::new(kek, region).scope_by(["channel"]);
+    /// let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).bind(["message"]);
     /// let report = room.admin("ops@example.com", "an example")?.probe("acme", &policy, &Expected::default()).await?;
     /// println!("{report}"); // a table for the tenant's administrator
     /// if report.is_ready() {
@@ -336,6 +336,7 @@ impl Probe<'_> {
             scope: scope(policy, PROBE)?,
             period: policy.key_period().label(at)?,
             region: policy.home_region().clone(),
+            context_rules: policy.context_rules().clone(),
             state: KeyState::Active,
             state_since: at,
             wrapped: None,

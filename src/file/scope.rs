@@ -21,7 +21,7 @@ use crate::sealer::{InHand, ScopeHandle};
 /// # let region = Region::new("eu-central-1")?;
 /// # let kek = kms.create_kek("acme", region.clone())?;
 /// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
-/// # room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"])).await?;
+/// # room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"]).bind_files(["file"])).await?;
 /// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
 /// let sealed = channel.file_sealer(&[("file", "F1")]).await?.seal_bytes(b"a picture")?;
 ///
@@ -39,7 +39,9 @@ impl ScopeHandle {
     /// # Errors
     /// `Region` if the tenant's home region is not served here; `Denied`, `Unavailable`, `Throttled`, `Revoked`,
     /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` or `InvalidArgument` for a context beyond its
-    /// limits or one that names a field twice.
+    /// limits, one that lacks a field that the policy binds files to ([`TenantPolicy::bind_files`]), or names one twice.
+    ///
+    /// [`TenantPolicy::bind_files`]: crate::TenantPolicy::bind_files
     pub async fn file_sealer(&self, context: &[Field<'_>]) -> Result<FileSealer> {
         let make = |held: &mut Held, _| InHand::Done(held.key().key.file_key().sealer(context).map(FileSealer::new));
         let sealer = match self.with_sealing_key_in_hand(0, make) {
@@ -60,9 +62,9 @@ impl ScopeHandle {
     /// What opens the file with this head; `context` is the one it was sealed with. With the key cached: no I/O.
     ///
     /// # Errors
-    /// `Region` if the file's region is not served here (before any KMS or store call); `Unopenable` if it does not open
-    /// here, whatever the reason; `Revoked`, `Erased`, `Denied`, `Unavailable`, `Throttled`, `KeyMismatch` or
-    /// `UnknownTenant` if the key cannot be had.
+    /// `Region` if the file's region is not served here (before any KMS or store call); `InvalidArgument` or `Limit` for a
+    /// context with which nothing is sealed under its key; `Unopenable` if it does not open here, whatever the reason;
+    /// `Revoked`, `Erased`, `Denied`, `Unavailable`, `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
     pub async fn file_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
         self.make_opener(context, head).await.map_err(|e| self.explain(e, "open file"))
     }

@@ -12,20 +12,26 @@ pub(crate) struct Previous(Vec<u8>);
 /// The associated data of a message with these `own` fields in `scope`. `previous`, if there is one, has served no other scope;
 /// without one it stands on `stack`, which is empty.
 ///
+/// `check` says whether `own` will do, going by the names of its fields and the lengths of their values. Where these are those of
+/// `previous` it has said so, and is not asked again.
+///
 /// # Errors
-/// As [`CanonicalFields::write_own`]'s.
+/// What `check` says; as [`CanonicalFields::write_own`]'s.
 #[inline]
 pub(crate) fn of<'d>(
     scope: &CanonicalFields,
     own: &[Field<'_>],
     previous: Option<&'d mut Previous>,
     stack: &'d mut Canonical,
+    check: impl FnOnce() -> Result<()>,
 ) -> Result<&'d [u8]> {
     let Some(previous) = previous else {
+        check()?;
         scope.write_own(own, stack)?;
         return Ok(stack);
     };
     if !write_again(&mut previous.0, own) {
+        check()?;
         write_anew(scope, own, &mut previous.0)?;
     }
     Ok(&previous.0)
@@ -80,14 +86,14 @@ fn put_again<'w>(written: &'w mut [u8], name: &[u8], value: &[u8]) -> Option<&'w
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::error::{Error, ErrorKind};
 
     fn channel() -> CanonicalFields {
         CanonicalFields::new(&[("channel", "C9"), ("workspace", "W1")]).unwrap()
     }
 
     fn written_after(previous: Option<&mut Previous>, own: &[Field<'_>]) -> Result<Vec<u8>, ErrorKind> {
-        of(&channel(), own, previous, &mut Canonical::new()).map(<[u8]>::to_vec).map_err(|e| e.kind())
+        of(&channel(), own, previous, &mut Canonical::new(), || Ok(())).map(<[u8]>::to_vec).map_err(|e| e.kind())
     }
 
     /// The same after any other message, be it sealed or refused: with fields of the same names and lengths, in part, in
@@ -138,6 +144,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_context_is_checked_unless_it_has_the_names_and_lengths_of_one_that_passed() {
+        let mut previous = Previous::default();
+        let mut is_checked = |own: &[Field<'_>], passes: bool| {
+            let mut checked = false;
+            let check = || {
+                checked = true;
+                if passes { Ok(()) } else { Err(Error::invalid("refused")) }
+            };
+            let written = of(&channel(), own, Some(&mut previous), &mut Canonical::new(), check).is_ok();
+            assert_eq!(written, passes || !checked);
+            checked
+        };
+        assert!(is_checked(&[], false) && is_checked(&[], true) && !is_checked(&[], false));
+        assert!(is_checked(&[("message", "M77")], false) && is_checked(&[("message", "M77")], true));
+        assert!(!is_checked(&[("message", "M78")], false));
+        assert!(is_checked(&[("message", "")], false) && is_checked(&[("massage", "M78")], false));
+        assert!(is_checked(&[], false) && !is_checked(&[("message", "M79")], false));
+        let refuse = || Err(Error::invalid("refused"));
+        assert!(of(&channel(), &[("a", "1")], None, &mut Canonical::new(), refuse).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::format::binding::Binding;
 use crate::format::context::{Canonical, Field};
 use crate::format::header::Header;
 use crate::format::message::{self, Body, BodyMut};
+use crate::key::context_rules::ContextRules;
 use crate::key::file_key::FileKey;
 use crate::key::id::KeyId;
 use crate::key::record::KeyRecord;
@@ -24,6 +25,7 @@ use crate::key::scope::Scope;
 pub(crate) struct LoadedKey {
     key_id: KeyId,
     scope: Scope,
+    context_rules: ContextRules,
     /// What every envelope of this key starts with, and whose it is.
     binding: Binding,
     cipher: MessageCipher,
@@ -58,6 +60,7 @@ impl LoadedKey {
         Ok(Self {
             key_id: record.key_id,
             scope: record.scope.clone(),
+            context_rules: record.context_rules.clone(),
             binding,
             backend,
             suite: record.suite,
@@ -93,7 +96,21 @@ impl LoadedKey {
             key: &self.file_key,
             binding: &self.binding,
             scope: &self.scope,
+            required: &self.context_rules.files,
         }
+    }
+
+    /// # Errors
+    /// `InvalidArgument` if `context` lacks a field that this key's messages carry; as the canonical context's.
+    #[inline]
+    fn associated_data<'d>(
+        &self,
+        context: &[Field<'_>],
+        previous: Option<&'d mut Previous>,
+        stack: &'d mut Canonical,
+    ) -> Result<&'d [u8]> {
+        let check = || self.context_rules.messages.check_context("message", context);
+        associated_data::of(self.scope.canonical(), context, previous, stack, check)
     }
 
     /// Appends the envelope of `plaintext` to `out`; on failure `out` is as it was. Allocates only if `out` has no room.
@@ -138,7 +155,7 @@ impl LoadedKey {
         front.copy_from_slice(header);
         let Hand { cipher: hand, previous } = hand;
         let mut stack = Canonical::new();
-        let aad = associated_data::of(self.scope.canonical(), context, Some(previous), &mut stack)?;
+        let aad = self.associated_data(context, Some(previous), &mut stack)?;
         self.cipher.seal(hand, now, aad, nonce, plaintext, text, tag)
     }
 
@@ -152,7 +169,7 @@ impl LoadedKey {
     ) -> Result<Vec<u8>> {
         message::check_length(plaintext.len())?;
         let (mut text, mut stack) = (plaintext.to_vec(), Canonical::new());
-        let aad = associated_data::of(self.scope.canonical(), context, None, &mut stack)?;
+        let aad = self.associated_data(context, None, &mut stack)?;
         let tag = self.cipher.seal_with_nonce(nonce, aad, &mut text).map_err(|_| Error::unopenable())?;
         Ok([self.binding.header(), nonce, &text, &tag].concat())
     }
@@ -162,7 +179,7 @@ impl LoadedKey {
     ///
     /// # Errors
     /// `Malformed` if it is too short; `Unopenable`, whatever the reason; `InvalidArgument` or `Limit` for a context that
-    /// could not have been sealed.
+    /// could not have been sealed under this key.
     #[inline]
     pub(crate) fn open(
         &self,
@@ -209,7 +226,7 @@ impl LoadedKey {
     ) -> Result<()> {
         let (hand, previous) = hand.map(|hand| (&mut hand.cipher, &mut hand.previous)).unzip();
         let mut stack = Canonical::new();
-        let aad = associated_data::of(self.scope.canonical(), context, previous, &mut stack)?;
+        let aad = self.associated_data(context, previous, &mut stack)?;
         self.cipher.open(hand, nonce, aad, in_out, tag).map_err(|_| Error::unopenable())
     }
 }
@@ -231,6 +248,7 @@ pub(crate) fn verify(data_key: &DataKey, record: &KeyRecord) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::context_rules::RequiredFields;
     use crate::key::id::TenantId;
     use crate::key::region::Region;
 
@@ -343,6 +361,46 @@ mod tests {
             let mut swapped = sealed.clone();
             swapped[1] = other_suite.byte();
             assert!(open(&loaded(Backend::DEFAULT, &original), &swapped, &[("message", "M77")]).is_err());
+        }
+    }
+
+    /// Whatever was sealed or opened before by the same hand; and what is no envelope is malformed before it is a wrong context.
+    #[test]
+    fn a_context_without_a_required_field_neither_seals_nor_opens() {
+        let messages = RequiredFields::named(["message"]);
+        let strict = KeyRecord {
+            context_rules: ContextRules { messages, ..ContextRules::default() },
+            ..record(Suite::default())
+        };
+        let (strict, lax) = (loaded(Backend::DEFAULT, &strict), loaded(Backend::DEFAULT, &record(Suite::default())));
+        let (mut hand, mut out) = (Hand::default(), Vec::new());
+        for refused in [&[][..], &[("massage", "M77")], &[("message", "")], &[("a", "2"), ("message", "")]] {
+            let sealed_without = {
+                let mut out = Vec::new();
+                assert!(lax.seal_into(&mut Hand::default(), NOW, refused, b"hello", &mut out).is_ok());
+                out
+            };
+            for good in [&[("message", "M77")][..], &[("a", "1"), ("message", "M77")]] {
+                out.clear();
+                assert!(strict.seal_into(&mut hand, NOW, good, b"hello", &mut out).is_ok());
+                assert_eq!(&*open(&strict, &out, good).unwrap(), b"hello");
+                let (sealed, kind) = (out.clone(), |e: Error| e.kind());
+                let again = strict.seal_into(&mut hand, NOW, refused, b"hello", &mut out);
+                assert!(matches!(again, Err(SealFailure::Failed(e)) if e.kind() == ErrorKind::InvalidArgument));
+                assert_eq!(out, sealed, "{refused:?}");
+                out.clear();
+                assert!(strict.seal_into(&mut hand, NOW, good, b"hello", &mut out).is_ok());
+                assert_eq!(&*open(&strict, &out, good).unwrap(), b"hello", "after {refused:?}");
+                for envelope in [&sealed, &sealed_without] {
+                    let opened = open(&strict, envelope, refused).map(|_| ()).map_err(kind);
+                    assert_eq!(opened, Err(ErrorKind::InvalidArgument), "{refused:?}");
+                }
+                let header = strict.header_len();
+                let opened = open(&strict, &sealed[..=header], refused).map(|_| ()).map_err(kind);
+                assert_eq!(opened, Err(ErrorKind::Malformed));
+                let sealed = strict.seal_with_nonce(refused, &[1; NONCE_LEN], b"hello").map_err(kind);
+                assert_eq!(sealed, Err(ErrorKind::InvalidArgument));
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::format::binding::Binding;
 use crate::format::chunk::{Decryptor, Encryptor};
 use crate::format::context::Field;
 use crate::format::file::{self, FileHead};
+use crate::key::context_rules::RequiredFields;
 use crate::key::scope::Scope;
 
 /// The file key of a data key, borrowed for as long as it takes to derive the key of one file from it; what seals or opens a
@@ -19,13 +20,16 @@ pub(crate) struct FileKey<'k> {
     pub(crate) key: &'k Secret<32>,
     pub(crate) binding: &'k Binding,
     pub(crate) scope: &'k Scope,
+    /// Which fields the context of every file of the data key has.
+    pub(crate) required: &'k RequiredFields,
 }
 
 impl FileKey<'_> {
     /// What seals one new file, and the file's head.
     ///
     /// # Errors
-    /// As the canonical context's; `Unavailable` without randomness.
+    /// `InvalidArgument` if `context` lacks a field that the data key's files carry; as the canonical context's; `Unavailable`
+    /// without randomness.
     pub(crate) fn sealer(&self, context: &[Field<'_>]) -> Result<(FileHead, Encryptor)> {
         let context = self.bound_to(context)?;
         self.headed(SealKey::draw(self.backend, self.suite, self.key, &context)?)
@@ -39,7 +43,11 @@ impl FileKey<'_> {
     }
 
     /// The context input of chunked encryption.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `context` lacks a field that the data key's files carry; as the canonical context's.
     fn bound_to(&self, context: &[Field<'_>]) -> Result<Vec<u8>> {
+        self.required.check_context("file", context)?;
         file::context(self.binding, self.scope.canonical(), context)
     }
 
@@ -51,7 +59,8 @@ impl FileKey<'_> {
     /// What opens the file with this head. Having it means that key, tenant, scope and context are the file's.
     ///
     /// # Errors
-    /// `Unopenable`, whatever the reason; as the canonical context's for a context that could not have been sealed.
+    /// `Unopenable`, whatever the reason; `InvalidArgument`, or as the canonical context's, for a context that could not
+    /// have been sealed under this key.
     pub(crate) fn opener(&self, head: &FileHead, context: &[Field<'_>]) -> Result<Decryptor> {
         // Suite, region and key id must be this key's: there is one candidate key and one suite, and no fallback.
         if head.header_bytes() != self.binding.header() {
@@ -84,6 +93,7 @@ mod tests {
                 key: &keys[n],
                 binding,
                 scope: &scopes[of],
+                required: &RequiredFields::Unbound,
             };
             let key = file_key(0, &binding, 0);
             let (head, encryptor) = key.sealer(&[("file", "F1")]).unwrap();
@@ -107,6 +117,15 @@ mod tests {
                 assert_eq!(refused(&other, &[("file", "F1")]), Some(ErrorKind::Unopenable));
             }
             assert_eq!(refused(&key, &[("channel", "C9")]), Some(ErrorKind::InvalidArgument));
+
+            let required = &RequiredFields::named(["file"]);
+            let strict = FileKey { required, ..file_key(0, &binding, 0) };
+            assert!(strict.opener(&head, &[("file", "F1")]).is_ok());
+            assert_eq!(refused(&strict, &[("file", "F2")]), Some(ErrorKind::Unopenable));
+            for context in [&[][..], &[("life", "F1")], &[("file", "")]] {
+                assert_eq!(refused(&strict, context), Some(ErrorKind::InvalidArgument), "{context:?}");
+                assert_eq!(strict.sealer(context).err().map(|e| e.kind()), Some(ErrorKind::InvalidArgument));
+            }
         }
     }
 }

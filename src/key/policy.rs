@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::Forget;
+use crate::key::context_rules::{ContextRules, RequiredFields};
 use crate::key::encryption_context::RESERVED;
 use crate::key::kek::KekUri;
 use crate::key::kek_expression::KekExpression;
@@ -23,7 +24,8 @@ pub const MAX_ALLOWED_REGIONS: usize = 16;
 /// Longest contact in bytes.
 const MAX_CONTACT: usize = 200;
 
-/// What a tenant decided: which KEK, which region, what a data key covers and how long it serves.
+/// What a tenant decided: which KEK, which region, what a data key covers, what each message is bound to and how long a key
+/// serves.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,6 +33,8 @@ const MAX_CONTACT: usize = 200;
 ///
 /// let policy = TenantPolicy::new(KekUri::new("local:acme-2026")?, Region::new("eu-central-1")?)
 ///     .scope_by(["workspace", "channel"])
+///     .bind(["message"])
+///     .bind_files(["file"])
 ///     .period(Period::Hour)
 ///     .cache_ttl(Duration::from_secs(60))
 ///     .rotation(RotationPolicy::default().max_messages(1_000_000));
@@ -49,6 +53,8 @@ pub struct TenantPolicy {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     shared_keks: BTreeSet<KekUri>,
     scope_fields: Vec<String>,
+    #[serde(default)]
+    context_rules: ContextRules,
     period: Period,
     rotation: RotationPolicy,
     suite: Suite,
@@ -62,7 +68,7 @@ pub struct TenantPolicy {
 
 impl TenantPolicy {
     /// A policy with a KEK, or an expression of several, and a home region; one data key for the whole tenant, no periods, a cache time to live of
-    /// five minutes.
+    /// five minutes; each context has at least one field with a value besides the scope's.
     pub fn new(keks: impl Into<KekExpression>, region: Region) -> Self {
         Self {
             keks: keks.into(),
@@ -71,6 +77,7 @@ impl TenantPolicy {
             kek_regions: BTreeMap::new(),
             shared_keks: BTreeSet::new(),
             scope_fields: Vec::new(),
+            context_rules: ContextRules::default(),
             period: Period::None,
             rotation: RotationPolicy::default(),
             suite: Suite::default(),
@@ -165,6 +172,57 @@ impl TenantPolicy {
         self
     }
 
+    /// Which fields the context of every message carries besides the scope's, such as `["message"]`: 1 to 8 names of 1 to 64
+    /// bytes, each with a value that is not empty; a context may have more. Sealing and opening refuse one without them as
+    /// `InvalidArgument`, so that a call site that leaves a field out, or misspells it, is found at once.
+    ///
+    /// By default at least one field is asked for, whatever its name. Files have rules of their own ([`Self::bind_files`]). A
+    /// data key keeps the rules that it was made under: after a change scopes get new data keys, and older messages open with
+    /// the context that they were sealed with.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// # use strongroom::*;
+    /// # let kms = LocalKms::in_memory();
+    /// # let region = Region::new("eu-central-1")?;
+    /// # let kek = kms.create_kek("acme", region.clone())?;
+    /// # let room = Strongroom::builder().serving(["eu-central-1"]).key_store(MemoryKeyStore::default()).kms(kms).trusting_the_key_store().build().await?;
+    /// # let admin = room.admin("ops@example.com", "an example")?;
+    /// admin.enroll("acme", TenantPolicy::new(kek, region).scope_by(["channel"]).bind(["message"])).await?;
+    /// let channel = room.tenant("acme").await?.scope([("channel", "C9")])?;
+    /// assert!(channel.seal(&[("message", "M77"), ("author", "U1")], b"hello").await.is_ok());
+    /// for forgotten in [&[][..], &[("massage", "M77")], &[("message", "")]] {
+    ///     let refused = channel.seal(forgotten, b"hello").await.unwrap_err();
+    ///     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    /// }
+    /// # Ok::<(), Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn bind<S: Into<String>>(mut self, fields: impl IntoIterator<Item = S>) -> Self {
+        self.context_rules.messages = RequiredFields::named(fields);
+        self
+    }
+
+    /// As [`Self::bind`], for files, such as `["file"]`. What messages are bound to does not count for them: without this a
+    /// file's context has at least one field with a value, whatever its name.
+    pub fn bind_files<S: Into<String>>(mut self, fields: impl IntoIterator<Item = S>) -> Self {
+        self.context_rules.files = RequiredFields::named(fields);
+        self
+    }
+
+    /// Lets messages be sealed without a context of their own, in place of [`Self::bind`]: bound to tenant and scope alone.
+    /// Whoever can write where they are stored can then swap the messages of a scope unnoticed.
+    pub fn allow_unbound_messages(mut self) -> Self {
+        self.context_rules.messages = RequiredFields::Unbound;
+        self
+    }
+
+    /// As [`Self::allow_unbound_messages`], for files, in place of [`Self::bind_files`].
+    pub fn allow_unbound_files(mut self) -> Self {
+        self.context_rules.files = RequiredFields::Unbound;
+        self
+    }
+
     /// How often, by the calendar, a scope gets a new data key.
     pub fn period(mut self, period: Period) -> Self {
         self.period = period;
@@ -234,6 +292,7 @@ impl TenantPolicy {
             next.cache_ttl_secs < self.cache_ttl_secs || self.all_regions().any(|region| !next.allows(region));
         let seals_otherwise = next.region != self.region
             || next.scope_fields != self.scope_fields
+            || next.context_rules != self.context_rules
             || next.period != self.period
             || next.rotation != self.rotation
             || next.suite != self.suite;
@@ -280,6 +339,11 @@ impl TenantPolicy {
     /// The fields that make a scope.
     pub fn scope_fields(&self) -> &[String] {
         &self.scope_fields
+    }
+
+    /// What contexts of messages and files must carry.
+    pub fn context_rules(&self) -> &ContextRules {
+        &self.context_rules
     }
 
     /// The calendar period of data keys.
@@ -331,7 +395,9 @@ impl TenantPolicy {
         if self.retention_secs == Some(0) {
             return Err(Error::invalid("the retention time must be at least a second"));
         }
-        check_scope_fields(&self.scope_fields.iter().map(String::as_str))?;
+        let scope_fields = self.scope_fields.iter().map(String::as_str);
+        check_scope_fields(&scope_fields)?;
+        self.context_rules.check(&scope_fields)?;
         if !(1..=24 * 3600).contains(&self.cache_ttl_secs) {
             return Err(Error::invalid("the cache time to live is 1 second to 24 hours"));
         }
@@ -396,6 +462,11 @@ mod tests {
             policy().scope_by(["A"]),
             policy().scope_by(["a", "a"]),
             policy().scope_by(many),
+            policy().bind(["message", "message"]),
+            policy().scope_by(["channel"]).bind(["channel"]),
+            policy().scope_by(["channel"]).bind_files(["channel"]),
+            policy().bind([""; 0]),
+            policy().bind_files([""]),
             policy().cache_ttl(Duration::ZERO),
             policy().cache_ttl(Duration::from_secs(86_401)),
             policy().rotation(RotationPolicy::default().max_messages(0)),
@@ -435,6 +506,8 @@ mod tests {
             (now.clone().home(us.clone()), Forget::Keys),
             (now.clone().allow_region(Region::new("eu").unwrap()).home(us), Forget::Sealing),
             (now.clone().period(Period::Day), Forget::Sealing),
+            (now.clone().bind(["message"]), Forget::Sealing),
+            (now.clone().allow_unbound_files(), Forget::Sealing),
             (now.clone().suite(Suite::ChaCha20Poly1305), Forget::Sealing),
         ] {
             assert_eq!(now.forgotten_for(&next), forget, "{next:?}");
@@ -453,9 +526,13 @@ mod tests {
 
     #[test]
     fn a_stored_policy_reads_back_and_unknown_settings_are_refused() {
-        let policy = policy().scope_by(["channel"]).period(Period::Hour);
+        let policy = policy().scope_by(["channel"]).bind(["message"]).allow_unbound_files().period(Period::Hour);
         let stored = serde_json::to_string(&policy).unwrap();
         assert_eq!(serde_json::from_str::<TenantPolicy>(&stored).unwrap(), policy);
+        let without = stored.replace(r#""context_rules":{"messages":["message"],"files":"unbound"},"#, "");
+        assert_ne!(without, stored);
+        let strict = serde_json::from_str::<TenantPolicy>(&without).unwrap();
+        assert_eq!(strict.context_rules(), &ContextRules::default(), "what is missing does not loosen");
         let newer = stored.replacen('{', "{\"dual_control\":true,", 1);
         assert!(serde_json::from_str::<TenantPolicy>(&newer).is_err(), "a newer setting must not be dropped silently");
     }
@@ -496,6 +573,8 @@ mod tests {
             .period(Period::Day)
             .rotation(rotation)
             .suite(Suite::ChaCha20Poly1305)
+            .allow_unbound_files()
+            .bind(["thread", "message"])
             .cache_ttl(Duration::from_secs(9))
             .verify_new_keys(false)
             .retain_for(Duration::from_secs(10))
@@ -505,6 +584,8 @@ mod tests {
         assert_eq!((set.key_period(), set.rotation_policy()), (Period::Day, rotation));
         assert_eq!((rotation.messages(), rotation.age()), (7, Duration::from_secs(8)));
         assert_eq!((set.key_suite(), set.key_cache_ttl()), (Suite::ChaCha20Poly1305, Duration::from_secs(9)));
+        let messages = RequiredFields::Named(vec!["message".into(), "thread".into()]);
+        assert_eq!(set.context_rules(), &ContextRules { messages, files: RequiredFields::Unbound });
         assert_eq!((set.retention(), policy().retention()), (Some(Duration::from_secs(10)), None));
         assert_eq!((set.restored_by(), policy().restored_by()), ("security@acme", "its administrator"));
         assert!(!set.verifies_new_keys() && policy().verifies_new_keys());

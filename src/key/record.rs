@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::attribution::Attribution;
+use crate::key::context_rules::ContextRules;
+#[cfg(any(test, feature = "testing"))]
+use crate::key::context_rules::RequiredFields;
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::incarnation::Incarnation;
@@ -51,6 +54,8 @@ pub struct KeyRecord {
     pub period: Option<PeriodLabel>,
     /// Where it and its envelopes belong. Never changes.
     pub region: Region,
+    /// What the contexts of all that is sealed under it carry: as the tenant's policy stated when it was made. Never changes.
+    pub context_rules: ContextRules,
     /// What it may do.
     pub state: KeyState,
     /// Since when, in Unix milliseconds.
@@ -72,7 +77,7 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
-    /// A record of a key that no store holds: for the format by itself.
+    /// A record of a key that no store holds, whose messages and files are bound to what they are: for the format by itself.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn bare(tenant: TenantId, key_id: KeyId, suite: Suite, scope: Scope, region: Region) -> Self {
         Self {
@@ -83,6 +88,7 @@ impl KeyRecord {
             scope,
             period: None,
             region,
+            context_rules: ContextRules { messages: RequiredFields::Unbound, files: RequiredFields::Unbound },
             state: KeyState::Active,
             state_since: 0,
             wrapped: None,
@@ -146,8 +152,12 @@ impl KeyRecord {
         {
             "a key record's state is not that of its last transition"
         } else {
-            check_scope_fields(&self.scope.fields().map(|(name, _)| name))
+            let scope = self.scope.fields().map(|(name, _)| name);
+            check_scope_fields(&scope)
                 .map_err(|e| Error::malformed("a key record's scope cannot be").with_source(e))?;
+            self.context_rules
+                .check(&scope)
+                .map_err(|e| Error::malformed("a key record's context rules cannot be").with_source(e))?;
             let mut both = self.wrapped.iter().chain(self.pending.as_ref().map(|p| &p.wrapped));
             let wrapped = both.try_for_each(WrappedKey::check);
             return wrapped.map_err(|e| e.with_tenant(self.tenant.as_str()));
@@ -180,6 +190,7 @@ pub(crate) mod tests {
             scope: Scope::new(&[("channel", "C9")]).unwrap(),
             period: None,
             region: Region::new("eu").unwrap(),
+            context_rules: ContextRules::default(),
             state: KeyState::Active,
             state_since: 1,
             wrapped: Some(wrapped()),
@@ -234,7 +245,13 @@ pub(crate) mod tests {
     fn rows_that_no_store_was_given_are_refused() {
         let destroyed = record().into_state(KeyState::Destroyed, 2, &by());
         let empty = WrappedKey::One(Wrapping { kek: "local:a".parse().unwrap(), wrapped: vec![] });
-        for good in [record(), KeyRecord { pending: Some(pending()), ..record() }, destroyed.clone()] {
+        let bound_to = |name| ContextRules { messages: RequiredFields::named([name]), ..ContextRules::default() };
+        for good in [
+            record(),
+            KeyRecord { context_rules: bound_to("message"), ..record() },
+            KeyRecord { pending: Some(pending()), ..record() },
+            destroyed.clone(),
+        ] {
             assert!(good.check().is_ok(), "{good:?}");
         }
         for bad in [
@@ -249,6 +266,8 @@ pub(crate) mod tests {
             KeyRecord { wrapped_epoch: 0, ..record() },
             KeyRecord { scope: Scope::new(&[("tenant", "x")]).unwrap(), ..record() },
             KeyRecord { wrapped: Some(empty.clone()), ..record() },
+            KeyRecord { context_rules: bound_to("channel"), ..record() },
+            KeyRecord { context_rules: bound_to(""), ..record() },
             KeyRecord { pending: Some(Pending { wrapped: empty, epoch: 2 }), ..record() },
         ] {
             assert_eq!(bad.check().err().map(|e| e.kind()), Some(ErrorKind::Malformed), "{bad:?}");

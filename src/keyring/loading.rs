@@ -133,13 +133,14 @@ impl Keyring {
     }
 
     /// Whether the Active key must seal no more: too old, spent, given up after a compromise, erased, made by a node that was
-    /// evicted since, or of another region or suite than the policy's.
+    /// evicted since, or of another region, suite or context rules than the policy's.
     fn is_due(&self, row: &TenantRow, active: &KeyRow, slot: &Slot, began: Began) -> bool {
         let policy = &row.policy;
         policy.rotation_policy().remaining(active.created_at, began.unix_millis).is_zero()
             || slot.budget(&active.key_id, policy.rotation_policy().messages()).is_spent()
             || active.region != *policy.home_region()
             || active.suite != policy.key_suite()
+            || active.context_rules != *policy.context_rules()
             || !self.may_seal(row, active)
     }
 
@@ -219,6 +220,7 @@ impl Keyring {
             scope: scope.clone(),
             period,
             region: region.clone(),
+            context_rules: policy.context_rules().clone(),
             state: KeyState::Active,
             state_since: began.unix_millis,
             wrapped: Some(wrapped.clone()),

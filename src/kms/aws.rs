@@ -49,7 +49,7 @@ pub(crate) const SCHEME: &str = "aws-kms";
 ///     .kms(kms)
 ///     .trusting_the_key_store().build().await?;
 /// let kek = KekUri::new("aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")?;
-/// room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?)).await?;
+/// room.admin("ops@example.com", "an example")?.enroll("acme", TenantPolicy::new(kek, Region::new("eu-central-1")?).bind(["message"])).await?;
 /// # Ok::<(), strongroom::Error>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

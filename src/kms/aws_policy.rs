@@ -42,7 +42,7 @@ const CRYPTOGRAPHIC: [&str; 4] = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDat
 /// use strongroom::{AwsKeyPolicy, KekUri, Period, PeriodLabel, Region, Selector, TenantPolicy};
 ///
 /// let kek = KekUri::new("aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")?;
-/// let tenant = TenantPolicy::new(&kek, Region::new("eu-central-1")?).scope_by(["channel"]).period(Period::Hour);
+/// let tenant = TenantPolicy::new(&kek, Region::new("eu-central-1")?).scope_by(["channel"]).bind(["message"]).period(Period::Hour);
 /// let policy = AwsKeyPolicy::new("acme", &tenant, &kek)?.principal("arn:aws:iam::999988887777:role/chat")?;
 /// println!("{}", policy.document(&[])?); // to paste
 ///

@@ -76,7 +76,7 @@ impl TenantLoad {
 ///
 /// let region = Region::new("eu-central-1")?;
 /// let kek = KekUri::new("aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")?;
-/// let policy = TenantPolicy::new(kek, region).scope_by(["workspace", "channel"]).period(Period::Hour);
+/// let policy = TenantPolicy::new(kek, region).scope_by(["workspace", "channel"]).bind(["message"]).period(Period::Hour);
 /// let acme = TenantLoad::new("acme", policy)
 ///     .active("workspace", 10)
 ///     .active("channel", 2000)

@@ -100,7 +100,7 @@ pub(crate) async fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms) -> Strongro
 }
 
 pub(crate) async fn enroll(room: &Strongroom, kek: &KekUri) {
-    let policy = TenantPolicy::new(kek.clone(), home()).scope_by(["channel"]);
+    let policy = TenantPolicy::new(kek.clone(), home()).scope_by(["channel"]).allow_unbound_messages();
     room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
 }
 

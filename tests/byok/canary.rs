@@ -102,7 +102,11 @@ async fn no_copy_of_the_key_is_left_anywhere() {
         let again = kms.finish_import(ticket.token(), format, &wrapped, &value, &SystemClock).await.unwrap_err();
         errors += &everything(&again);
         errors += &everything(&kms.add_raw_kek(&name, region(), &mut key.clone()).await.unwrap_err());
-        room.admin("a test", "to test").unwrap().enroll(&name, TenantPolicy::new(kek, region())).await.unwrap();
+        room.admin("a test", "to test")
+            .unwrap()
+            .enroll(&name, TenantPolicy::new(kek, region()).allow_unbound_messages())
+            .await
+            .unwrap();
         room.tenant(&name).await.unwrap().scope([]).unwrap().seal(&[], b"hello").await.unwrap();
         keys.push(key);
     }

@@ -32,7 +32,7 @@ impl House {
         let region = Region::new(region).unwrap();
         for tenant in ["acme", "globex"] {
             let kek = local.create_kek(tenant, region.clone()).unwrap();
-            let policy = TenantPolicy::new(kek, region.clone()).scope_by(["channel"]);
+            let policy = TenantPolicy::new(kek, region.clone()).scope_by(["channel"]).allow_unbound_files();
             room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         }
         Self { room, kms }

@@ -73,7 +73,11 @@ fn policy(of: &Policy) -> TenantPolicy {
         Kind::Hour => Period::Hour,
         Kind::Day => Period::Day,
     };
-    let policy = TenantPolicy::new(keks(of.keks), region(of.home)).scope_by(["channel"]).period(period).cache_ttl(TTL);
+    let policy = TenantPolicy::new(keks(of.keks), region(of.home))
+        .scope_by(["channel"])
+        .allow_unbound_messages()
+        .period(period)
+        .cache_ttl(TTL);
     let policy = policy.suite(if of.suite { Suite::ChaCha20Poly1305 } else { Suite::Aes256Gcm });
     let allowed = [Place::Eu, Place::Us].into_iter().filter(|place| of.allowed[*place as usize]);
     allowed.fold(policy, |policy, place| policy.allow_region(region(place)))

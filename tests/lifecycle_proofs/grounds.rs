@@ -79,7 +79,8 @@ impl Grounds {
     /// [`Self::lay`], with the tenant enrolled: in the EU, scoped by channel.
     pub(crate) async fn enrolled(folder: &Path, period: Period) -> Self {
         let grounds = Self::lay(folder);
-        let policy = TenantPolicy::new(keks(EU, 0), region(EU)).scope_by(["channel"]).period(period);
+        let policy =
+            TenantPolicy::new(keks(EU, 0), region(EU)).scope_by(["channel"]).allow_unbound_messages().period(period);
         grounds.room().await.admin("a test", "to test").unwrap().enroll(TENANT, policy).await.unwrap();
         grounds
     }

@@ -17,7 +17,7 @@ async fn two_nodes() -> (Strongroom, Strongroom) {
     let operator = Operator::default();
     let room = async || serving_both().key_store(Arc::clone(&store)).kms(kms.clone()).open_under(&operator).await;
     let (first, second) = (room().await, room().await);
-    let policy = TenantPolicy::new(keks(EU, 2), region(EU)).scope_by(["channel"]);
+    let policy = TenantPolicy::new(keks(EU, 2), region(EU)).scope_by(["channel"]).allow_unbound_messages();
     first.admin("a test", "to test").unwrap().enroll(TENANT, policy).await.unwrap();
     for n in 0..10 {
         channel(&first, &format!("C{n}")).await.seal(&[], b"text").await.unwrap();

@@ -51,7 +51,7 @@ async fn refused_after(decide: impl AsyncFn(&Strongroom), decided: ErrorKind) {
     let node = nodes.start(true).await;
     node.admin("a test", "to test")
         .unwrap()
-        .enroll(TENANT, TenantPolicy::new(kek, region(EU)).scope_by(["channel"]))
+        .enroll(TENANT, TenantPolicy::new(kek, region(EU)).scope_by(["channel"]).allow_unbound_messages())
         .await
         .unwrap();
     let sealed = channel(&node, "C9").await.seal(&[], b"text").await.unwrap();

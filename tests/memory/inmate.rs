@@ -191,7 +191,7 @@ impl Inmate {
         scope.open_in_place(&CONTEXT, &mut forged).await.unwrap_err();
         let rows = [strongroom::PageRow { context: &CONTEXT, envelope: &first }; 3];
         drop(scope.open_page(&rows).await);
-        scope.hot().await.unwrap().open(&[], &first).unwrap_err();
+        scope.hot().await.unwrap().open(&[("message", "M78")], &first).unwrap_err();
         step("opened, refused, paged", &[]);
         self.clock.advance(Duration::from_secs(60));
         let second = self.seal(0).await;

@@ -73,6 +73,7 @@ impl Case {
     fn policy(&self, kms: &LocalKms) -> TenantPolicy {
         TenantPolicy::new(keks(kms, self.keks), region(EU))
             .scope_by(["channel"])
+            .allow_unbound_messages()
             .period(self.period)
             .cache_ttl(Duration::from_secs(self.ttl))
             .verify_new_keys(self.verify)

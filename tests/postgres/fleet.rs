@@ -37,7 +37,8 @@ impl Fleet {
         let deaf = Through::deaf_to_polls(database.store().await);
         told(&deaf).await;
         let rooms = [room(Arc::new(database.store().await)).await, room(Arc::new(deaf)).await];
-        let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).period(Period::Month);
+        let policy =
+            TenantPolicy::new(kek, region).scope_by(["channel"]).allow_unbound_messages().period(Period::Month);
         rooms[0].admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
         Self { _database: database, rooms }
     }

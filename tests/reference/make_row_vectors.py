@@ -127,6 +127,9 @@ ACME_LIFE = fixed("incarnation of acme", 16).hex()
 SCOPE = [["channel", "C9"], ["workspace", "W1"]]
 
 
+RULES = {"messages": ["message"], "files": ["file"]}
+
+
 def by(state="active", at=NOW - 60_000, actor="data-plane", reason="first use"):
     return {"state": state, "at": at, "actor": actor, "reason": reason}
 
@@ -140,6 +143,7 @@ def key_body():
         "scope": SCOPE,
         "period": HOUR,
         "region": EU,
+        "context_rules": RULES,
         "state": "active",
         "state_since": NOW - 60_000,
         "wrapped": None,
@@ -159,6 +163,7 @@ def policy_body():
         "keks": "local:acme-2026",
         "region": EU,
         "scope_fields": ["workspace", "channel"],
+        "context_rules": RULES,
         "period": "hour",
         "rotation": {"max_age_secs": 7_776_000, "max_messages": 4_294_967_296},
         "suite": "aes-256-gcm",
@@ -429,6 +434,7 @@ def rich_bodies():
         "kek_regions": {"aws-kms:alias/b": "eu", "local:a": "us-east-1"},
         "shared_keks": ["local:a", "local:b"],
         "scope_fields": ["workspace", "channel", "a_b-9"],
+        "context_rules": {"messages": ["Message", "b", "n" * 64, "tenant", "ü 🍵", "\uffff", "🍵"], "files": "unbound"},
         "period": "day",
         "rotation": {"max_age_secs": 2**64 - 1, "max_messages": 2**40},
         "suite": "chacha20-poly1305",
@@ -464,6 +470,7 @@ def rich_bodies():
     good("every member", KEY, record | {
         "suite": "chacha20-poly1305",
         "scope": [["channel", "C\u0000 ü\u007f"], ["workspace", "W1"]],
+        "context_rules": {"messages": "unbound", "files": list("abcdefgh")},
         "period": "month=2026-11",
         "state": "suspended",
         "state_since": -1,
@@ -473,6 +480,7 @@ def rich_bodies():
         "made_generation": 1,
         "transitions": [by(), by("suspended", -1, "alice", 'a "reason"')],
     })
+    good("any one field for messages", KEY, changed(record, context_rules={"messages": "at_least_one", "files": ["file"]}))
     good("no period and the empty scope", KEY, changed(record, period=None, scope=[]))
     good("destroyed", KEY, changed(record, state="destroyed", wrapped=None, transitions=[by(), by("destroyed")]))
     good("16 transitions", KEY, changed(record, transitions=[by()] * 16))
@@ -562,6 +570,16 @@ def bodies_that_cannot_be():
         "a scope field twice": {"policy__scope_fields": ["channel", "channel"]},
         "a scope field too long": {"policy__scope_fields": ["c" * 33]},
         "nine scope fields": {"policy__scope_fields": [f"f{n}" for n in range(9)]},
+        "no field that a message must have": {"policy__context_rules__messages": []},
+        "a field that a message must have without a name": {"policy__context_rules__messages": [""]},
+        "fields that a message must have out of order": {"policy__context_rules__messages": ["thread", "message"]},
+        "a field that a file must have twice": {"policy__context_rules__files": ["file", "file"]},
+        "a field that a file must have is a scope field": {"policy__context_rules__files": ["channel", "file"]},
+        "a field that a file must have too long": {"policy__context_rules__files": ["ü" * 32 + "f"]},
+        "nine fields that a message must have": {"policy__context_rules__messages": list("abcdefghi")},
+        "another word for what a message must have": {"policy__context_rules__messages": "none"},
+        "no rules for files": {"policy__context_rules__files": DROP},
+        "no context rules": {"policy__context_rules": DROP},
         "another period": {"policy__period": "year"},
         "a period in upper case": {"policy__period": "Hour"},
         "another suite": {"policy__suite": "aes-128-gcm"},
@@ -615,6 +633,13 @@ def bodies_that_cannot_be():
         "a scope field of the encryption context": {"scope": [["tenant", "a"]]},
         "a scope value of 513 bytes": {"scope": [["channel", "v" * 513]]},
         "a scope of 513 bytes": {"scope": [["a", "v" * 508]]},
+        "no field that a file must have": {"context_rules__files": []},
+        "fields that a message must have out of order": {"context_rules__messages": ["thread", "message"]},
+        "a field that a message must have is a scope field": {"context_rules__messages": ["channel"]},
+        "the fields that a message must have as an object": {"context_rules__messages": {"message": True}},
+        "no rules for messages": {"context_rules__messages": DROP},
+        "no context rules": {"context_rules": DROP},
+        "its context rules swapped": {"context_rules": {"files": ["file"], "messages": ["message"]}},
         "a period that has no field": {"period": "2026-11-22T05Z"},
         "a period of a year": {"period": "year=2026"},
         "a period without Z": {"period": "hour=2026-11-22T05"},
@@ -649,8 +674,8 @@ def bodies_that_cannot_be():
 
 def policy_with(**more):
     order = [
-        "keks", "region", "allowed_regions", "kek_regions", "shared_keks", "scope_fields", "period", "rotation", "suite",
-        "cache_ttl_secs", "verify_new_keys", "retention_secs", "contact",
+        "keks", "region", "allowed_regions", "kek_regions", "shared_keks", "scope_fields", "context_rules", "period",
+        "rotation", "suite", "cache_ttl_secs", "verify_new_keys", "retention_secs", "contact",
     ]
     policy = policy_body() | more
     return {name: policy[name] for name in order if name in policy}
@@ -986,6 +1011,8 @@ def records():
     misplaced.expect("A key listed under another channel", seals=False)
     only_opens("A key of the time before periods", key={"period": None})
     only_opens("The policy's suite is another one", tenant={"policy__suite": "chacha20-poly1305"})
+    only_opens("The policy's context rules are other ones", tenant={"policy__context_rules__files": "at_least_one"})
+    only_opens("The record's context rules are other ones", key={"context_rules": {"messages": "unbound", "files": ["file"]}})
     only_opens("The policy's home is another one", tenant={"policy": policy_with(region="us-east-1", allowed_regions=[EU])})
 
 

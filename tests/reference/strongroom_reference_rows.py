@@ -337,6 +337,10 @@ kek_regions = both(
     lambda value: [both(kek, lambda _: region(value[name]))(name) for name in value],
     lambda value: ascending(str.encode)(list(value)),
 )
+required_fields = lambda value: (
+    list_of(anything, least=1, most=8) if type(value) is list else one_of("at_least_one", "unbound")
+)(value)
+context_rules = Members(("messages", required_fields), ("files", required_fields))
 policy = Members(
     ("keks", parse_expression),
     ("region", region),
@@ -344,6 +348,7 @@ policy = Members(
     ("kek_regions", kek_regions, {}),
     ("shared_keks", both(list_of(kek), ascending(str.encode, strictly=True)), []),
     ("scope_fields", list_of(anything, most=8)),
+    ("context_rules", context_rules),
     ("period", one_of("none", "month", "day", "hour")),
     ("rotation", Members(("max_age_secs", integer(1, 2**64 - 1)), ("max_messages", integer(1, 2**40)))),
     ("suite", suite),
@@ -385,6 +390,7 @@ key_record = Members(
     ("scope", list_of(pair)),
     ("period", or_null(period)),
     ("region", region),
+    ("context_rules", context_rules),
     ("state", state),
     ("state_since", time),
     ("wrapped", or_null(wrapped_key)),
@@ -461,6 +467,13 @@ def check_scope_names(names):
         need(name not in own and not name.startswith("aws"), "scope field")
 
 
+def check_context_rules(rules, scope_names):
+    for names in rules.values():
+        if type(names) is list:
+            need(all(1 <= len(name.encode()) <= 64 and name not in scope_names for name in names), "required field")
+            ascending(str.encode, strictly=True)(names)
+
+
 def kek_region(policy, uri):
     parts = uri.split(":", 1)[1].split(":")
     if len(parts) > 3 and parts[0] == "arn" and re.fullmatch(r"[a-z0-9-]{1,32}", parts[3]):
@@ -481,6 +494,7 @@ def check_tenant(row, _):
     check_versioned(row)
     policy = row["policy"]
     check_scope_names(policy["scope_fields"])
+    check_context_rules(policy["context_rules"], policy["scope_fields"])
     need(all(kek_allowed(policy, uri) for uri in keks_of(parse_expression(policy["keks"]))), "region of a KEK")
     need("retention_secs" not in policy or policy["period"] != "none", "retention")
     need(len(policy.get("contact", "").encode()) <= 200, "contact")
@@ -498,6 +512,7 @@ def check_key(row, generation):
     last = row["transitions"][-1]
     need((last["state"], last["at"]) == (row["state"], row["state_since"]), "transitions")
     check_scope_names([name for name, _ in row["scope"]])
+    check_context_rules(row["context_rules"], [name for name, _ in row["scope"]])
     ascending(lambda p: p[0].encode())(row["scope"])
     need(all(1 <= len(value.encode()) <= 512 for _, value in row["scope"]), "scope value")
     need(len(ref.encode_pairs(row["scope"])) <= 512, "canonical scope")
@@ -713,6 +728,7 @@ class World:
         need(record["made_generation"] == len(self.room.generations), "generation", Refused)
         need(not any(floor_covers(it, record) for it in row["erased"] + row["compromised"]), "floor", Refused)
         need((record["region"], record["suite"]) == (policy["region"], policy["suite"]), "region or suite", Refused)
+        need(record["context_rules"] == policy["context_rules"], "context rules", Refused)
         need(self.v["now"] - record["created_at"] < policy["rotation"]["max_age_secs"] * 1000, "age", Refused)
         self.unwrap(row, record)
 

@@ -77,7 +77,8 @@ impl World {
             .build()
             .await
             .unwrap();
-        let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).verify_new_keys(false);
+        let policy =
+            TenantPolicy::new(kek, region).scope_by(["channel"]).allow_unbound_messages().verify_new_keys(false);
         room.admin("ops@example.com", "an example")?.enroll("acme", policy).await.unwrap();
         let channel = room.tenant("acme").await.unwrap().scope([("channel", "C1")]).unwrap();
         let sealed = channel.seal(&[], b"hello").await.unwrap();
