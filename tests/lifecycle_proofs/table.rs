@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use strongroom::{EnvelopeRow, EnvelopeTable, Error, ErrorKind, Result};
 
 /// Messages by their ids, each with its channel and its envelope.
@@ -35,8 +35,10 @@ impl Messages {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .busy_timeout(std::time::Duration::from_secs(30))
-            .journal_mode(SqliteJournalMode::Wal);
+            // Sixteen processes at once on a busy machine: what is tested is not this table.
+            .busy_timeout(std::time::Duration::from_secs(120))
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal); // a process that is killed loses nothing; the machine goes on
         let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.unwrap();
         let create = "CREATE TABLE IF NOT EXISTS messages (id TEXT PRIMARY KEY, channel TEXT, envelope BLOB)";
         sqlx::raw_sql(create).execute(&pool).await.unwrap();
