@@ -1,9 +1,6 @@
 //! The ciphers. This file alone names a cipher backend: RustCrypto, always there, and `aws-lc-rs`, a default feature
 //! that does the bulk work several times faster. Both give identical bytes; the tests run every vector through both.
 
-use std::hint::black_box;
-use std::sync::LazyLock;
-
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::ChaCha20Poly1305 as RustChaCha;
 use zeroize::{Zeroize, Zeroizing};
@@ -265,33 +262,15 @@ fn wiped_if_refused(opened: bool, text: &mut [u8]) -> Result<(), Refused> {
 }
 
 /// The AES-256 block cipher, for the key derivation of XAES-256-GCM.
-///
-/// It leaves round keys in vector registers, of which there may be 32 that hardly anything else uses, until a context switch or
-/// the dynamic linker stores them. Safe Rust cannot wipe a register, but the same work with a key that is none writes over it.
 pub(crate) struct BlockKey(Box<aes::Aes256Enc>);
 
 impl BlockKey {
     pub(crate) fn new(key: &[u8; 32]) -> Self {
-        let made = Self::expand(key);
-        black_box(Self::expand(black_box(&[0; 32])));
-        made
-    }
-
-    fn expand(key: &[u8; 32]) -> Self {
         Self(Box::new(<aes::Aes256Enc as aes::cipher::KeyInit>::new(key.into())))
     }
 
     /// Encrypts both blocks in place (two at once keep the AES unit busy).
     pub(crate) fn encrypt_two(&self, blocks: &mut [[u8; 16]; 2]) {
-        static NONE: LazyLock<BlockKey> = LazyLock::new(|| BlockKey::expand(&[0; 32]));
-        self.encrypt(blocks);
-        let mut nothing = [[0; 16]; 2];
-        black_box(&*NONE).encrypt(&mut nothing);
-        black_box(&nothing);
-    }
-
-    #[inline(never)] // the same code, and so the same registers, for both keys
-    fn encrypt(&self, blocks: &mut [[u8; 16]; 2]) {
         use aes::cipher::BlockCipherEncrypt;
         self.0.encrypt_blocks(aes::Block::cast_slice_from_core_mut(blocks));
     }
