@@ -390,7 +390,8 @@ def straying_writers():
     good = sign(seed, message)
     order = 2**252 + 27742317777372353535851937790883648493
     high = (int.from_bytes(good[32:], "little") + order).to_bytes(32, "little")
-    vector("A tenant's row, S not below the group's order", "tampered", TENANT, rows.build_frame(TENANT, 2, good[:32] + high, body))
+    not_reduced = rows.build_frame(TENANT, 2, good[:32] + high, body)
+    vector("A tenant's row, S not below the group's order", "tampered", TENANT, not_reduced)
 
 
 def trusted_stores():
@@ -402,10 +403,12 @@ def trusted_stores():
         vector(f"{cap(NAMES[kind])} of a room in a store that is trusted", "tampered", kind, row(kind, body), trusting=True)
         vector(f"{cap(NAMES[kind])} in a trusted store, an authenticator bit set", "tampered", kind, bent(bare, 8), trusting=True)
         vector(f"{cap(NAMES[kind])} in a trusted store, its generation 1", "tampered", kind, bent(bare, 5), trusting=True)
-    consent = rows.make_row(rows.Room(), TENANT, 0, None, spelled(tenant_body()))
-    vector("A tenant's row in a trusted store, with a consent", "tampered", TENANT, consent[:70] + b"\0\1." + consent[72:], trusting=True)
+    bare = rows.make_row(rows.Room(), TENANT, 0, None, spelled(tenant_body()))
+    consent = bare[:70] + b"\0\1." + bare[72:]
+    vector("A tenant's row in a trusted store, with a consent", "tampered", TENANT, consent, trusting=True)
 
 
+OWN_NAMES = ("tenant", "region", "purpose", "suite", "month", "day", "hour")
 HOURS = [f"hour=2026-11-22T{n:02}Z" for n in range(24)]
 IDS = sorted(fixed(f"key id {n}").hex() for n in range(3))
 RICH_SELECTORS = [
@@ -417,6 +420,7 @@ RICH_SELECTORS = [
     {"from": "month=2026-11"},
     {"to": "day=2026-99-99"},
     {"keys": []},
+    {"everything": True, "fields": [["a", ""]], "from": HOURS[3], "to": HOURS[7], "keys": IDS},
     {},
 ]
 NESTED = "any_of(local:acme-2026, all_of(local:a, any_of(local:b, local:c)))"
@@ -461,9 +465,33 @@ def rich_bodies():
         "exports": [{"kek": "aws-kms:alias/x", "foreign": True, "first_at": 1, "last_at": 2, "upto_epoch": 7}],
         "journal": {"entries": 2**64 - 1, "last": fixed("last").hex()},
     })
-    good("epoch 1", TENANT, changed(tenant_body(), epoch=1, predecessor=None, keks=[{"from_epoch": 1, "keks": "local:acme-2026"}]))
+    history = [{"from_epoch": 1, "keks": "local:acme-2026"}]
+    good("epoch 1", TENANT, changed(tenant_body(), epoch=1, predecessor=None, keks=history))
     good("1000 revocations", TENANT, changed(tenant_body(), revocations=[{"selector": {}, "since": 1}] * 1000))
     arn = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1"
+    for how, kek in (
+        ("a KEK whose name is an ARN without a region", "aws-kms:arn:aws:kms::111122223333:key/1"),
+        ("a KEK whose name is no ARN", "aws-kms:arm:aws:kms:us-east-1:111122223333:key/1"),
+        ("a KEK whose name is an ARN of three parts", "aws-kms:arn:aws:us-east-1"),
+    ):
+        good(how, TENANT, changed(tenant_body(), policy__keks=kek, keks=[{"from_epoch": 1, "keks": kek}]))
+    for period in ("none", "month"):
+        good(f"the period {period}", TENANT, changed(tenant_body(), policy__period=period))
+    longest = policy_with(contact="ü" * 100, cache_ttl_secs=1, allowed_regions=[f"r{n:02}" for n in range(16)])
+    good("limits reached", TENANT, changed(tenant_body(), policy=longest))
+    many = [{"from_epoch": n, "keks": "local:acme-2026"} for n in range(1, 65)]
+    good("64 changes of KEKs", TENANT, changed(tenant_body(), epoch=64, keks=many))
+    exports = [{"kek": "a:b", "foreign": False, "first_at": 1, "last_at": 1, "upto_epoch": 1}] * 100
+    good("100 exports", TENANT, changed(tenant_body(), exports=exports))
+    names = [f"f{n}" for n in range(8)]
+    good("eight scope fields", TENANT, changed(tenant_body(), policy__scope_fields=names))
+    good("eight scope fields", KEY, changed(key_body(), scope=[[name, "v"] for name in names]))
+    good("a scope of 512 bytes", KEY, changed(key_body(), scope=[["a", "v" * 507]]))
+    eight = f"any_of({', '.join(f'local:{n}' for n in range(8))})"
+    deep = "any_of(a:1, any_of(a:2, any_of(a:3, a:4)))"
+    for how, keks in (("eight KEKs", eight), ("three levels of groups", deep)):
+        good(how, TENANT, changed(tenant_body(), policy__keks=keks, keks=[{"from_epoch": 1, "keks": keks}]))
+    good("three levels", KEY, changed(key_body(), wrapped=nested_wrapping(3)))
     good("a KEK whose region is known", TENANT, changed(tenant_body(), policy__keks=arn, keks=[{"from_epoch": 1, "keks": arn}]))
     record = key_body()
     part = lambda kek, n: {"kek": kek, "wrapped": "00" * n}
@@ -488,7 +516,8 @@ def rich_bodies():
     good("every member", JOURNAL, journal_body(2, fixed("entry before").hex(), decision))
     good("a verb alone", JOURNAL, journal_body(3, fixed("entry before").hex(), {"verb": "a new verb"}))
     good("suspended", FLEET, changed(fleet_body(2**63 - 1), epoch=2, predecessor=fixed("fleet before").hex()))
-    good("of every tenant", LOG, changed(log_body(), change__tenant=None, change__selector={"everything": True}, change__forget="sealing"))
+    everybody = changed(log_body(), change__tenant=None, change__selector={"everything": True}, change__forget="sealing")
+    good("of every tenant", LOG, everybody)
     good("of nothing to forget", LOG, changed(log_body(), number=2**64 - 1, change__selector={}, change__forget="nothing"))
     good("shared", KEK, changed(kek_body(), shared=True))
     vector("The room's row, its first", "verifies", ROOM, row(ROOM, room_body(1), 1), generations=1)
@@ -515,6 +544,8 @@ def bodies_that_cannot_be():
     bad(ROOM, "its name in upper case", name="Chat-eu")
     bad(ROOM, "its name too long", name="c" * 65)
     bad(FLEET, "epoch 0", epoch=0)
+    bad(FLEET, "epoch 0 with a predecessor", epoch=0, predecessor=fixed("fleet before").hex())
+    bad(FLEET, "a time below -2^63", at=-(2**63) - 1)
     bad(FLEET, "epoch 2 without a predecessor", epoch=2)
     bad(FLEET, "a member left out that is null", opens_suspended_until=DROP)
     in_text(FLEET, "a fraction", b":1790000000000", b":1790000000000.0")
@@ -554,6 +585,7 @@ def bodies_that_cannot_be():
         "a blank before a parenthesis": {"policy__keks": "any_of (local:a, local:b)"},
         "nine KEKs": {"policy__keks": f"any_of({', '.join(f'local:{n}' for n in range(9))})"},
         "four levels": {"policy__keks": "any_of(a:1, any_of(a:2, any_of(a:3, any_of(a:4, a:5))))"},
+        "four levels in the first member": {"policy__keks": "any_of(any_of(any_of(any_of(a:1, a:2), a:3), a:4), a:5)"},
         "a KEK without a scheme": {"policy__keks": "acme"},
         "a KEK with a blank": {"policy__keks": "local:ac me"},
         "a KEK's scheme too long": {"policy__keks": "a" * 17 + ":b"},
@@ -561,10 +593,11 @@ def bodies_that_cannot_be():
         "a KEK that is an ARN elsewhere": {"policy__keks": "aws-kms:arn:aws:kms:us-east-1:1:key/1"},
         "a KEK that is said to be elsewhere": {"policy__kek_regions": {"local:acme-2026": "us-east-1"}},
         "17 regions": {"policy__allowed_regions": [f"r{n:02}" for n in range(17)]},
+        "an allowed region in upper case": {"policy__allowed_regions": ["EU"]},
         "regions out of order": {"policy__allowed_regions": ["us", "eu"]},
         "a region twice": {"policy__allowed_regions": ["eu", "eu"]},
         "a region in upper case": {"policy__region": "EU"},
-        "a scope field of the encryption context": {"policy__scope_fields": ["purpose"]},
+        **{f"the scope field {name}": {"policy__scope_fields": [name]} for name in OWN_NAMES},
         "a scope field that begins with aws": {"policy__scope_fields": ["awsome"]},
         "a scope field in upper case": {"policy__scope_fields": ["Channel"]},
         "a scope field twice": {"policy__scope_fields": ["channel", "channel"]},
@@ -596,28 +629,53 @@ def bodies_that_cannot_be():
         "a selector's fields out of order": {"erased": [{"selector": {"fields": [["b", ""], ["a", ""]]}, "before": 1}]},
         "a selector's values out of order": {"erased": [{"selector": {"fields": [["a", "b"], ["a", "a"]]}, "before": 1}]},
         "a selector's keys out of order": {"erased": [{"selector": {"keys": IDS[::-1]}, "before": 1}]},
+        "a selector's key that is no id": {"erased": [{"selector": {"keys": ["00"]}, "before": 1}]},
         "a field of three": {"erased": [{"selector": {"fields": [["a", "b", "c"]]}, "before": 1}]},
         "a selector's period without a field": {"erased": [{"selector": {"from": "2026-11"}, "before": 1}]},
         "a floor's members swapped": {"compromised": [{"before": 1, "selector": {}}]},
         "an erasure's member null": {"erasures": [
             {"id": "1", "selector": {}, "requested_at": 1, "due_at": 1, "carried_out_since": None},
         ]},
+        "no text for KEKs": {"policy__keks": 1},
+        "KEKs and more": {"policy__keks": "any_of(local:a, local:b)x"},
+        "a parenthesis too many": {"policy__keks": "any_of(local:a, local:b))"},
+        "a parenthesis too few": {"policy__keks": "any_of(local:a, local:b"},
+        "a comma in place of a KEK": {"policy__keks": "any_of(local:a, , local:b)"},
+        "no KEKs": {"policy__keks": ""},
+        "an empty group": {"policy__keks": "any_of()"},
+        "two expressions": {"policy__keks": "local:a, local:b"},
+        "a KEK with a letter that is not ASCII": {"policy__keks": "local:ü"},
+        "a pair of numbers": {"erased": [{"selector": {"fields": [[1, 2]]}, "before": 1}]},
+        "a pair of null and a text": {"erased": [{"selector": {"fields": [[None, "a"]]}, "before": 1}]},
+        "a pair of a text and null": {"erased": [{"selector": {"fields": [["a", None]]}, "before": 1}]},
+        "a text for a selector": {"erased": [{"selector": "everything", "before": 1}]},
+        "a text for an object": {"journal": "none"},
+        "an object for a list": {"erased": {}},
+        "a floor twice in one": {"erased": [[{"selector": {}, "before": 1}]]},
     }.items():
+        if "policy__keks" in members:  # so that nothing else is wrong with it
+            members = members | {"keks": [{"from_epoch": 1, "keks": members["policy__keks"]}]}
         bad(TENANT, how, **members)
     bad(TENANT, "retention without periods", policy=policy_with(period="none", retention_secs=1))
     bad(TENANT, "no retention time", policy=policy_with(retention_secs=0))
     bad(TENANT, "an empty contact", policy=policy_with(contact=""))
-    bad(TENANT, "a contact too long", policy=policy_with(contact="ü" * 101))
+    bad(TENANT, "a contact too long", policy=policy_with(contact="ü" * 100 + "a"))
     bad(TENANT, "a contact of two lines", policy=policy_with(contact="a\nb"))
     bad(TENANT, "a contact with a control character", policy=policy_with(contact="a\u0085b"))
     bad(TENANT, "a contact that is null", policy=policy_with(contact=None))
     bad(TENANT, "KEKs' regions out of order", policy=policy_with(kek_regions={"b:1": EU, "a:1": EU}))
+    bad(TENANT, "a list for KEKs' regions", policy=policy_with(kek_regions=[["a:1", EU]]))
+    bad(TENANT, "the region of no KEK", policy=policy_with(kek_regions={"acme": EU}))
+    bad(TENANT, "a KEK's region in upper case", policy=policy_with(kek_regions={"a:1": "EU"}))
+    bad(TENANT, "a shared KEK that is none", policy=policy_with(shared_keks=["acme"]))
+    bad(TENANT, "a shared KEK twice", policy=policy_with(shared_keks=["a:1", "a:1"]))
     bad(TENANT, "KEKs' regions left empty", policy=policy_with(kek_regions={}))
     bad(TENANT, "shared KEKs out of order", policy=policy_with(shared_keks=["b:1", "a:1"]))
     bad(TENANT, "allowed regions left empty", policy=policy_with(allowed_regions=[]))
     for how, members in {
         "made at epoch 0": {"made_epoch": 0},
         "wrapped before it was made": {"made_epoch": 3},
+        "a generation above 2^32": {"made_generation": 2**32},
         "no wrapping": {"wrapped": None},
         "destroyed with a wrapping": {"state": "destroyed", "transitions": [by("destroyed")]},
         "no transitions": {"transitions": []},
@@ -627,6 +685,7 @@ def bodies_that_cannot_be():
         "another state's name": {"state": "Active"},
         "a key id in upper case": {"key_id": key_body()["key_id"].upper()},
         "a key id of 31 bytes": {"key_id": key_body()["key_id"][2:]},
+        "nine scope fields": {"scope": [[f"f{n}", "v"] for n in range(9)]},
         "its scope out of order": {"scope": SCOPE[::-1]},
         "a scope field twice": {"scope": [["channel", "a"], ["channel", "b"]]},
         "a scope field without a value": {"scope": [["channel", ""]]},
@@ -654,6 +713,14 @@ def bodies_that_cannot_be():
         "a group of none": {"wrapped": {"any_of": []}},
         "a group of one": {"wrapped": {"all_of": [{"kek": "a:1", "wrapped": "00"}]}},
         "a KEK twice": {"wrapped": {"any_of": [{"kek": "a:1", "wrapped": "00"}] * 2}},
+        "a text for what was wrapped": {"wrapped": "00"},
+        "a wrapping for a KEK that is none": {"wrapped": {"kek": "acme", "wrapped": "00"}},
+        "a wrapping for a KEK with a parenthesis": {"wrapped": {"kek": "local:a)", "wrapped": "00"}},
+        "an empty wrapping in a group": {"wrapped": {"any_of": [{"kek": "a:1", "wrapped": "00"}, {"kek": "a:2", "wrapped": ""}]}},
+        "a text in a group": {"wrapped": {"any_of": [{"kek": "a:1", "wrapped": "00"}, "a:2"]}},
+        "four levels of groups": {"wrapped": nested_wrapping(4)},
+        "nine KEKs in a group": {"wrapped": {"any_of": [{"kek": f"a:{n}", "wrapped": "00"} for n in range(9)]}},
+        "a pending group of one": {"pending": {"wrapped": {"any_of": [{"kek": "a:1", "wrapped": "00"}]}, "epoch": 2}},
         "a pending wrapping that is empty": {"pending": {"wrapped": {"kek": "a:1", "wrapped": ""}, "epoch": 2}},
     }.items():
         bad(KEY, how, **members)
@@ -663,6 +730,7 @@ def bodies_that_cannot_be():
     destroyed = changed(key_body(), state="destroyed", wrapped=None, transitions=[by("destroyed")])
     bad(KEY, "destroyed with a pending wrapping", destroyed, pending={"wrapped": {"kek": "a:1", "wrapped": "00"}, "epoch": 2})
     bad(JOURNAL, "a detail of one", decision__details=[["a"]])
+    bad(JOURNAL, "a text of two letters for a detail", decision__details=["ab"])
     bad(JOURNAL, "details left empty", decision__details=[])
     bad(JOURNAL, "keys left empty", decision={"verb": "rotate", "keys": []})
     bad(JOURNAL, "a selector that is null", decision={"verb": "rotate", "selector": None})
@@ -670,6 +738,11 @@ def bodies_that_cannot_be():
     bad(LOG, "another word for what to forget", change__forget="everything")
     bad(LOG, "a tenant of no name", change__tenant="")
     bad(KEK, "shared is null", shared=None)
+
+
+def nested_wrapping(levels):
+    wrapping = {"kek": f"a:{levels}", "wrapped": "00"}
+    return {"any_of": [wrapping, nested_wrapping(levels - 1)]} if levels else wrapping
 
 
 def policy_with(**more):
@@ -728,7 +801,7 @@ class Store:
             "fleet": mark("fleet", self.fleet, self.bytes[("fleet",)]),
             "tenant acme": mark("tenant acme", self.tenant, self.bytes[("tenant", "acme")]),
         }
-        self.watermark = True
+        self.watermark, self.root_file, self.text = True, ROOT_FILE, lambda text: text
 
     def marked(self, epoch, digest, life=ACME_LIFE):
         self.marks["tenant acme"] = f"tenant acme {life} {epoch} {digest}\n"
@@ -759,9 +832,9 @@ class Store:
             } | (self.hint if name[0] == "key" else {}))
         v = {
             "room": NAME,
-            "root_file": ROOT_FILE,
+            "root_file": self.root_file,
             "kek_file": KEK_FILE,
-            "watermark": "strongroom watermark 1\n" + "".join(self.marks.values()) if self.watermark else None,
+            "watermark": self.text("strongroom watermark 1\n" + "".join(self.marks.values())) if self.watermark else None,
             "now": NOW,
             "rows": listed,
             "tenant": "acme",
@@ -789,11 +862,13 @@ def watermarks():
     Store().marked(3, fixed("another row").hex()).nothing("The mark's epoch, and another row")
     Store().marked(4, fixed("a later row").hex()).nothing("An earlier epoch than the mark's")
     Store().marked(2, before, "00" * 16).nothing("One ahead of the mark of another incarnation")
-    Store().marked(3, rows.digest(Store().bytes[("tenant", "acme")]), "00" * 16).nothing("The mark's row, but its incarnation another")
+    digest = rows.digest(Store().bytes[("tenant", "acme")])
+    Store().marked(3, digest, "00" * 16).nothing("The mark's row, but its incarnation another")
     Store().put(("tenant", "acme"), None).nothing("A mark, and the tenant's row is gone")
     Store(tenant_generation=1).expect("An earlier control plane's row that the mark names")
     Store(tenant_generation=1).marked(2, before).nothing("An earlier control plane's row that is one ahead")
-    Store(first, young, tenant_generation=1).without_mark("tenant acme").nothing("An earlier control plane's first row without a mark")
+    evicted = Store(first, young, tenant_generation=1)
+    evicted.without_mark("tenant acme").nothing("An earlier control plane's first row without a mark")
     Store().without_watermark().expect("Without a watermark")
     Store(tenant_generation=1).without_watermark().nothing("Without a watermark, an earlier control plane's row")
     other = Store()
@@ -814,12 +889,23 @@ def rooms():
     body = room_body()
     earlier = changed(body, epoch=1, predecessor=None, generations=[first])
     root("The room's row of before, which the mark does not name", earlier, 1, mark_too=False)
+    later = Store()
+    later.marks["room"] = f"room {LIFE.hex()} 3 {fixed('a later row').hex()}\n"
+    later.nothing("The room's row is not the newest")
     root("The room's row signed by the control plane of an earlier generation", body, 1)
     ahead = body | {"predecessor": rows.digest(row(ROOM, earlier, 1))}
     store = Store().put(("room",), row(ROOM, ahead))
     store.marks["room"] = mark("room", earlier, row(ROOM, earlier, 1))
     store.expect("The room's row is one ahead")
     root("A room of another name", body | {"name": "chat-us"})
+    other, life = reader(name="chat-us"), LIFE.hex()
+    us = copy.deepcopy(body) | {"name": "chat-us"}
+    for generation, (row_key, seed) in zip(us["generations"], KEYS):
+        for member, purpose, key in (("row_key", "room", row_key), ("control_seed", "control", seed)):
+            generation[member] = wrap_under_root(rows.root_context("chat-us", life, generation, purpose), key)
+    store = Store().put(("room",), row(ROOM, us, room=other))
+    store.marks["room"] = mark("room", us, store.bytes[("room",)])
+    store.nothing("A room of another name, root and all")
     root("A room of another incarnation", body | {"incarnation": "00" * 16})
     root("A room without its earlier generation's row key", changed(body, generations__0__row_key=second["row_key"]))
     root("A room whose row key has the purpose of the seed", changed(body, generations__1__row_key=second["control_seed"]))
@@ -835,6 +921,53 @@ def rooms():
     root("A row key under an earlier version of the root", changed(body, generations__1__row_key=made), fine=True)
     made = ref.local_wrap(ROOT[2], "acme-2026", 2, context, KEYS[1][0], nonce).hex()
     root("A row key under a KEK of another name", changed(body, generations__1__row_key=made))
+
+
+    def marks(how, change, fine=False):
+        store = Store()
+        store.text = change
+        store.expect(how, fine, fine, fine, fine)
+
+    marks("A watermark of another heading", lambda text: text.replace("watermark 1", "watermark 2"))
+    marks("A watermark whose last line does not end", lambda text: text[:-1])
+    marks("A watermark with a line that is blank", lambda text: text + "\n")
+    marks("A watermark out of order", lambda text: swap_lines(text, 1, 2))
+    marks("A watermark with a mark twice", lambda text: text + text.splitlines(True)[-1])
+    marks("A watermark with two blanks", lambda text: text.replace("fleet ", "fleet  "))
+    marks("A watermark with a leading zero", lambda text: text.replace(" 1 ", " 01 "))
+    marks("A watermark with an epoch above 2^64", lambda text: text + f"log {'0' * 32} {2**64} {'0' * 64}\n")
+    marks("A watermark in upper case", lambda text: text.replace(LIFE.hex(), LIFE.hex().upper()))
+    marks("A watermark with other tenants", lambda text: text.replace(
+        "tenant acme", f"tenant A {'0' * 32} {2**64 - 1} {'0' * 64}\ntenant acme"
+    ), fine=True)
+    marks("A watermark whose tenants are out of order", lambda text: text + f"tenant A {'0' * 32} 1 {'0' * 64}\n")
+
+    def root_file(how, change, fine=False):
+        store = Store()
+        store.root_file = change(ROOT_FILE)
+        assert fine or store.root_file != ROOT_FILE, how
+        store.expect(how, fine, fine, fine, fine)
+
+    root_file("A root's file of another format", lambda text: text.replace('"format":1', '"format":2'))
+    root_file("A root's file without its line feed", lambda text: text[:-1])
+    root_file("A root's file with a blank", lambda text: text.replace(":1", ": 1", 1))
+    root_file("A root's file in upper case", lambda text: text.replace(ROOT[1].hex(), ROOT[1].hex().upper()))
+    root_file("A root's file with a key of equal bytes", lambda text: text.replace(ROOT[1].hex(), "07" * 32))
+    root_file("A root's file with a short key", lambda text: text.replace(ROOT[1].hex(), ROOT[1].hex()[2:]))
+    root_file("A root's file with version 0", lambda text: text.replace('"version":1', '"version":0'))
+    root_file("A root's file with a version twice", lambda text: text.replace('"version":1', '"version":2'))
+    root_file("A root's file out of order", lambda text: text.replace('"version":1', '"version":3'))
+    root_file("A root's file with another member", lambda text: text.replace('"versions"', '"more":1,"versions"'))
+    root_file("A root's file with its members swapped", lambda text: (
+        '{"versions":' + text.split('"versions":')[1][:-2] + ',"format":1}\n'
+    ))
+    root_file("A root's file without versions", lambda text: '{"format":1,"versions":[]}\n')
+
+
+def swap_lines(text, a, b):
+    lines = text.splitlines(True)
+    lines[a], lines[b] = lines[b], lines[a]
+    return "".join(lines)
 
 
 def fleets():
@@ -898,6 +1031,8 @@ def records():
     neither("A record wrapped for a KEK of nobody's", key={"wrapped": wrap(key_body(), "stranger", DATA_KEY)}, wrapped=False)
     early = key_body() | {"made_epoch": 1, "wrapped_epoch": 1, "wrapped": wrap(key_body(), "acme-2025", DATA_KEY)}
     Store(key=early, wrapped=False).expect("A record wrapped for the KEK of its epoch")
+    abroad = policy_with(kek_regions={"local:acme-2025": "us-east-1"})
+    neither("A KEK of an earlier epoch that is where the tenant does not allow", key=early, tenant={"policy": abroad}, wrapped=False)
     rewrapped = [{"from_epoch": 2, "keks": "local:acme-2026"}]
     neither("A record from before the rewrap that is finished", key=early, tenant={"keks": rewrapped}, wrapped=False)
     pending = {"wrapped": wrap(key_body(), "acme-2026", DATA_KEY), "epoch": 3}
@@ -909,7 +1044,8 @@ def records():
     Store(key=waits | {"wrapped": useless}, wrapped=False).expect("The pending wrapping opens what the other one does not")
     neither("A wrapping of another key", key={"wrapped": wrap(key_body(), "acme-2026", fixed("another data key"))}, wrapped=False)
     moved = [["tenant", "acme"], ["region", EU], ["purpose", "data-key"], ["suite", "aes-256-gcm"], *SCOPE]
-    neither("A wrapping without its period", key={"wrapped": wrap(key_body(), "acme-2026", DATA_KEY, context=moved)}, wrapped=False)
+    timeless = wrap(key_body(), "acme-2026", DATA_KEY, context=moved)
+    neither("A wrapping without its period", key={"wrapped": timeless}, wrapped=False)
 
     def expression(keks):
         history = [{"from_epoch": 1, "keks": keks}]
@@ -938,6 +1074,8 @@ def records():
         "any_of": [wrap(key_body(), "acme-2026", fixed("another data key")), whole[1]],
     })
     held("One KEK's wrapping where the row has any of two", either, whole[0], fine=False)
+    held("A KEK of another KMS", "elsewhere:acme-2026", whole[0] | {"kek": "elsewhere:acme-2026"}, fine=False)
+    held("A KEK that the KMS does not have", "local:gone", whole[0] | {"kek": "local:gone"}, fine=False)
     held("All of where the row has any of", either, split(True), fine=False)
     nested = "any_of(local:stranger, all_of(local:acme-2026, local:second-holder))"
     held("A group in a group", nested, {"any_of": [{"kek": "local:stranger", "wrapped": "00"}, split(True)]})
@@ -950,6 +1088,11 @@ def records():
     us = {"region": "us-east-1"}
     neither("A record of a region that is not allowed", key=us)
     allowing = {"policy": policy_with(allowed_regions=["us-east-1"])}
+    far = {"policy": policy_with(region="eu-west-9")}
+    neither("A home region that is not served", key={"region": "eu-west-9"}, tenant=far)
+    other_key = fixed("another data key")
+    strange = {"key_id": ref.derive(other_key, 1, "key-id").hex(), "wrapped": wrap(key_body(), "acme-2026", other_key)}
+    neither("Another key's record under this key's name", key=strange, wrapped=False)
     only_opens("A record of a region that is allowed beside the home", key=us, tenant=allowing)
     elsewhere = {"policy": policy_with(allowed_regions=["eu-west-9"])}
     neither("A record of a region that is allowed and not served", key={"region": "eu-west-9"}, tenant=elsewhere)
@@ -976,10 +1119,18 @@ def records():
     ):
         store = Store(tenant={"revocations": [{"selector": selector, "since": 1}]})
         store.expect(f"Revoked: {scenario}", opens=not covered, seals=not covered)
+    for period, of_now in (("day", "day=2026-11-22"), ("month", "month=2026-11")):
+        Store(tenant={"policy__period": period}, key={"period": of_now}).expect(f"A key of a {period}")
+    timeless = policy_with(period="none")
+    for selector in ({"from": HOURS[0]}, {"to": HOURS[23]}, {"fields": [["hour", "2026-11-22T05Z"]]}):
+        store = Store(tenant={"policy": timeless, "revocations": [{"selector": selector, "since": 1}]}, key={"period": None})
+        store.expect(f"A key without a period, revoked by {list(selector)[0]}")
     waiting = {"id": "00" * 8, "selector": channel, "requested_at": 1, "due_at": NOW + 1}
     neither("An erasure that waits", tenant={"erasures": [waiting]})
     neither("Erased by a floor", tenant={"erased": [{"selector": channel, "before": 3}]})
     Store(tenant={"erased": [{"selector": channel, "before": 2}]}).expect("Made at the epoch of a floor of erased keys")
+    elsewhere = [{"selector": other, "before": 3}]
+    Store(tenant={"erased": elsewhere, "compromised": elsewhere}).expect("Floors of another channel")
     only_opens("Given up after a compromise", tenant={"compromised": [{"selector": channel, "before": 3}]})
     Store(tenant={"compromised": [{"selector": channel, "before": 2}]}).expect("Made at the epoch of a floor of compromised keys")
     floored = {"compromised": [{"selector": channel, "before": 3}]}
@@ -1006,6 +1157,9 @@ def records():
     misplaced = Store(key={"period": HOURS[4]})
     misplaced.hint["period"] = HOUR
     misplaced.expect("A key of the hour before, listed under this one", seals=False)
+    misplaced = Store()
+    misplaced.hint["state"] = "deactivated"
+    misplaced.expect("An active key that is listed as deactivated", seals=False)
     misplaced = Store()
     misplaced.hint["scope"] = [["channel", "C8"], ["workspace", "W1"]]
     misplaced.expect("A key listed under another channel", seals=False)
