@@ -73,36 +73,42 @@ impl AeadKey {
     /// Expands `key`. Fails only if the backend cannot allocate.
     #[cfg_attr(not(feature = "aws-lc-rs"), allow(clippy::unnecessary_wraps))] // RustCrypto cannot fail
     pub(crate) fn new(backend: Backend, algorithm: Algorithm, key: &[u8; 32]) -> Result<Self, Refused> {
-        let repr = match backend {
-            Backend::RustCrypto => match algorithm {
-                Algorithm::Aes256Gcm => {
-                    // The key schedule is made on the stack and moved.
-                    let expand = || Box::new(aes_gcm::Aes256Gcm::new(key.into()));
-                    Repr::RustAes(stack::swept(Depth::PortableAes, expand))
-                }
-                Algorithm::ChaCha20Poly1305 => Repr::RustChaCha(RustChaCha::new(key.into())),
-            },
+        match backend {
+            Backend::RustCrypto => Ok(Self::portable(algorithm, key)),
             #[cfg(feature = "aws-lc-rs")]
-            Backend::AwsLc => {
-                use aws_lc_rs::aead::{AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
-                let algorithm = match algorithm {
-                    Algorithm::Aes256Gcm => &AES_256_GCM,
-                    Algorithm::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-                };
-                Repr::AwsLc(LessSafeKey::new(UnboundKey::new(algorithm, key).map_err(|_| Refused)?))
+            Backend::AwsLc => Self::aws_lc(algorithm, key),
+        }
+    }
+
+    // In functions of their own: in one, the compiler may fill what a variant of `Repr` does not use with what another one would
+    // hold there, and it did, with seven bytes of the key.
+    #[inline(never)]
+    fn portable(algorithm: Algorithm, key: &[u8; 32]) -> Self {
+        match algorithm {
+            Algorithm::Aes256Gcm => {
+                // The key schedule is made on the stack and moved. AES leaves blocks of plaintext.
+                let expand = || Box::new(aes_gcm::Aes256Gcm::new(key.into()));
+                let repr = Repr::RustAes(stack::swept(Depth::PortableAes, expand));
+                Self { repr, residue: Some(Depth::PortableAes) }
             }
+            // ChaCha20 leaves its key, too.
+            Algorithm::ChaCha20Poly1305 => {
+                Self { repr: Repr::RustChaCha(RustChaCha::new(key.into())), residue: Some(Depth::Cipher) }
+            }
+        }
+    }
+
+    #[cfg(feature = "aws-lc-rs")]
+    #[inline(never)]
+    fn aws_lc(algorithm: Algorithm, key: &[u8; 32]) -> Result<Self, Refused> {
+        use aws_lc_rs::aead::{AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+        let (algorithm, residue) = match algorithm {
+            Algorithm::Aes256Gcm => (&AES_256_GCM, None),
+            // It works on a copy of the key.
+            Algorithm::ChaCha20Poly1305 => (&CHACHA20_POLY1305, Some(Depth::Cipher)),
         };
-        let residue = match (backend, algorithm) {
-            // The portable ciphers leave blocks of plaintext, and ChaCha20 its key.
-            (Backend::RustCrypto, Algorithm::Aes256Gcm) => Some(Depth::PortableAes),
-            (Backend::RustCrypto, Algorithm::ChaCha20Poly1305) => Some(Depth::Cipher),
-            // AWS-LC's ChaCha20-Poly1305 works on a copy of the key; its AES-GCM does not.
-            #[cfg(feature = "aws-lc-rs")]
-            (Backend::AwsLc, Algorithm::ChaCha20Poly1305) => Some(Depth::Cipher),
-            #[cfg(feature = "aws-lc-rs")]
-            (Backend::AwsLc, Algorithm::Aes256Gcm) => None,
-        };
-        Ok(Self { repr, residue })
+        let key = UnboundKey::new(algorithm, key).map_err(|_| Refused)?;
+        Ok(Self { repr: Repr::AwsLc(LessSafeKey::new(key)), residue })
     }
 
     /// Encrypts `in_out` in place and writes the tag. `nonce` must never repeat under this key.

@@ -5,6 +5,8 @@
 //! *prefix*) for a while pays the derivation once and then seals at nearly the price of plain AES-256-GCM, while what it
 //! puts out stays exactly XAES-256-GCM.
 
+use std::hint::black_box;
+
 use zeroize::Zeroize;
 
 use crate::crypto::aead::{AeadKey, Algorithm, Backend, BlockKey, Refused, TAG_LEN};
@@ -26,9 +28,18 @@ pub(crate) struct XaesKey {
 
 impl XaesKey {
     pub(crate) fn new(backend: Backend, key: &Secret<32>) -> Self {
-        stack::swept(Depth::PortableAes, || Self::expand(backend, key))
+        let nothing = Secret::take(&mut [0; 32]);
+        stack::swept(Depth::PortableAes, || {
+            let made = Self::expand(backend, key);
+            // Round keys are left in up to 32 vector registers, and whoever stores all of them (a signal, the dynamic linker)
+            // stores those. Safe Rust cannot wipe a register; but AES by AES instructions takes the same path whatever the key is,
+            // so the same code run once more, with zeros, leaves something that is no secret where the first run left one.
+            black_box(Self::expand(backend, black_box(&nothing)));
+            made
+        })
     }
 
+    #[inline(never)] // or it would be two pieces of code
     fn expand(backend: Backend, key: &Secret<32>) -> Self {
         let block = BlockKey::new(key.expose());
         // 1. L = AES-256(K, 0^128)

@@ -4,17 +4,20 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// Bytes of a piece: what a spilled general-purpose register holds. Of 2^27 bytes scanned, none is one by chance.
+/// Bytes of a piece: what a spilled general-purpose register holds.
 const PIECE: usize = 8;
+/// And how many of them, its first, make a find: what fits beside the tag of an enum. Of 2^27 bytes scanned, none is one by chance.
+const ENOUGH: usize = 7;
 /// Read at once.
 const BLOCK: usize = 1 << 20;
 const PAGE: usize = 4096;
-static UNTOUCHED: [u8; PAGE + PIECE] = [0; PAGE + PIECE];
+static UNTOUCHED: [u8; PAGE + ENOUGH] = [0; PAGE + ENOUGH];
 
-/// Secrets to look for. Any 8 bytes of one, from a multiple of 8 on, are a find: half a copy is a copy.
+/// Secrets to look for. Any 7 bytes of one, from a multiple of 8 on, are a find: half a copy is a copy.
 pub(crate) struct Needles {
     names: Vec<String>,
-    pieces: HashMap<[u8; PIECE], usize>,
+    /// Whose, and from which of its bytes on.
+    pieces: HashMap<[u8; ENOUGH], (usize, usize)>,
     /// Whether some piece starts with these two bytes: most places are left at once.
     starts: Vec<bool>,
 }
@@ -27,17 +30,18 @@ impl Needles {
     pub(crate) fn add(&mut self, name: &str, secret: &[u8]) {
         assert!(!secret.is_empty() && secret.len().is_multiple_of(PIECE), "{name}: whole pieces");
         self.names.push(name.to_owned());
-        for piece in secret.as_chunks().0 {
-            self.starts[start(*piece)] = true;
-            let before = self.pieces.insert(*piece, self.names.len() - 1);
-            assert!(before.is_none_or(|other| self.names[other] == name), "{name} is no secret of its own");
+        for (n, piece) in secret.as_chunks::<PIECE>().0.iter().enumerate() {
+            let piece: [u8; ENOUGH] = *piece.first_chunk().unwrap();
+            self.starts[start(piece)] = true;
+            let before = self.pieces.insert(piece, (self.names.len() - 1, n * PIECE));
+            assert!(before.is_none_or(|(other, _)| self.names[other] == name), "{name} is no secret of its own");
         }
     }
 }
 
 impl Needles {
-    fn find_in(&self, bytes: &[u8], mut found: impl FnMut(usize, usize)) {
-        for (offset, piece) in bytes.array_windows::<PIECE>().enumerate() {
+    fn find_in(&self, bytes: &[u8], mut found: impl FnMut((usize, usize), usize)) {
+        for (offset, piece) in bytes.array_windows::<ENOUGH>().enumerate() {
             if self.starts[start(*piece)]
                 && let Some(what) = self.pieces.get(piece)
             {
@@ -47,13 +51,14 @@ impl Needles {
     }
 }
 
-fn start(bytes: [u8; PIECE]) -> usize {
+fn start(bytes: [u8; ENOUGH]) -> usize {
     usize::from(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
 /// A piece of a secret, and where.
 pub(crate) struct Find {
     pub(crate) what: String,
+    from_byte: usize,
     address: u64,
     mapping: String,
 }
@@ -61,7 +66,8 @@ pub(crate) struct Find {
 impl Find {
     /// Whether `next` is the next piece of the same copy.
     pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
-        self.what == next.what && self.address + PIECE as u64 == next.address
+        let what = self.what == next.what && self.from_byte + PIECE == next.from_byte;
+        what && self.address + PIECE as u64 == next.address
     }
 
     /// Bytes in a run of pieces.
@@ -72,7 +78,8 @@ impl Find {
     /// Says what a run of pieces is.
     pub(crate) fn copy(pieces: &[Self]) -> String {
         let first = &pieces[0];
-        format!("{} bytes of {} at {:#x} in {}", Self::copied(pieces), first.what, first.address, first.mapping)
+        let Self { what, from_byte, address, mapping } = first;
+        format!("{} bytes of {what}, from its byte {from_byte} on, at {address:#x} in {mapping}", Self::copied(pieces))
     }
 }
 
@@ -90,16 +97,27 @@ pub(crate) fn scan(pid: u32, needles: &Needles) -> Vec<Find> {
         }
         let (from, to) = range.split_once('-').unwrap();
         let [from, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).unwrap());
-        scanned += scan_mapping(&memory, from, to, needles, |what, address| {
-            finds.push(Find { what: needles.names[what].clone(), address, mapping: place(from, to, mapping) });
+        scanned += scan_mapping(&memory, from, to, needles, |(what, from_byte), address| {
+            finds.push(Find {
+                what: needles.names[what].clone(),
+                from_byte,
+                address,
+                mapping: place(from, to, mapping),
+            });
         });
     }
     assert!(scanned > 100_000, "only {scanned} bytes of memory could be read");
     finds
 }
 
-fn scan_mapping(memory: &File, from: u64, to: u64, needles: &Needles, mut found: impl FnMut(usize, u64)) -> u64 {
-    let mut block = vec![0; BLOCK + PIECE - 1];
+fn scan_mapping(
+    memory: &File,
+    from: u64,
+    to: u64,
+    needles: &Needles,
+    mut found: impl FnMut((usize, usize), u64),
+) -> u64 {
+    let mut block = vec![0; BLOCK + ENOUGH - 1];
     let mut at = from;
     while at < to {
         // Blocks overlap, so that no piece is cut in two.
@@ -107,15 +125,15 @@ fn scan_mapping(memory: &File, from: u64, to: u64, needles: &Needles, mut found:
         let Ok(read) = memory.read_at(&mut block[..wanted], at) else { return at - from };
         for page in (0..read).step_by(PAGE) {
             // With the start of the next one. Most pages were never touched, and no secret is all zero.
-            let bytes = &block[page..read.min(page + PAGE + PIECE - 1)];
+            let bytes = &block[page..read.min(page + PAGE + ENOUGH - 1)];
             if bytes != &UNTOUCHED[..bytes.len()] {
                 needles.find_in(bytes, |what, offset| found(what, at + (page + offset) as u64));
             }
         }
-        if read < PIECE {
+        if read < ENOUGH {
             return to - from;
         }
-        at += (read + 1 - PIECE) as u64;
+        at += (read + 1 - ENOUGH) as u64;
     }
     to - from
 }

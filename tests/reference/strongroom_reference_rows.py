@@ -848,6 +848,8 @@ def answer(r):
             raise ValueError(f"unknown op {op!r}")
 
 
+# --- Self-test ----------------------------------------------------------------
+
 def self_test():
     vectors = Path(__file__).resolve().parent.parent / "vectors" / "rows"
     passed, failed = 0, 0
