@@ -20,7 +20,7 @@ use strongroom::{HotScope, PageRow, Strongroom, Suite};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::contest::{Contest, median, timed, turns};
-use crate::room::{CONTEXT, SCOPE, TENANT, policy, ready, room, scope};
+use crate::room::{CONTEXT, SCOPE, TENANT, policy, ready, room, scope, trusting_room};
 
 const PLAINTEXT: [u8; 256] = [5; 256];
 
@@ -204,33 +204,40 @@ async fn handles() -> Contest {
     contest
 }
 
-/// Two scopes in a cache with room for one key: each open finds the other's key there, and loads.
+/// Two scopes in a cache with room for one key: each open finds the other's key there, and loads. In a room, and where the store
+/// is trusted: the difference is what authenticating two key records takes.
 fn cold(runtime: &Runtime) -> Contest {
     let mut contest = Contest::new("keyring, cold load");
-    let handle = runtime.handle().clone();
-    let scopes = runtime.block_on(async {
+    let trusted = "2 opens, store in memory and trusted, local KMS";
+    let rooms = runtime.block_on(async {
         let room = room(Suite::default(), |builder| builder.cached_keys(1)).await;
-        let tenant = room.tenant(TENANT).await.unwrap();
-        let mut scopes = Vec::new();
-        for channel in ["C1", "C2"] {
-            let channel = tenant.scope([("workspace", "W1"), ("channel", channel)]).unwrap();
-            let sealed = channel.seal(&CONTEXT, &PLAINTEXT).await.unwrap();
-            scopes.push((channel, sealed));
-        }
-        scopes
+        let trusting = trusting_room(Suite::default(), |builder| builder.cached_keys(1)).await;
+        [("2 opens, store in memory, local KMS", room), (trusted, trusting)]
     });
-    let cold = "2 opens, store in memory, local KMS";
-    contest.enter(
-        cold,
-        cold,
-        timed(move || {
-            handle.block_on(async {
-                for (channel, sealed) in &scopes {
-                    black_box(channel.open(&CONTEXT, sealed).await.unwrap());
-                }
-            });
-        }),
-    );
+    for (name, room) in rooms {
+        let scopes = runtime.block_on(async {
+            let tenant = room.tenant(TENANT).await.unwrap();
+            let mut scopes = Vec::new();
+            for channel in ["C1", "C2"] {
+                let channel = tenant.scope([("workspace", "W1"), ("channel", channel)]).unwrap();
+                let sealed = channel.seal(&CONTEXT, &PLAINTEXT).await.unwrap();
+                scopes.push((channel, sealed));
+            }
+            scopes
+        });
+        let handle = runtime.handle().clone();
+        contest.enter(
+            name,
+            trusted,
+            timed(move || {
+                handle.block_on(async {
+                    for (channel, sealed) in &scopes {
+                        black_box(channel.open(&CONTEXT, sealed).await.unwrap());
+                    }
+                });
+            }),
+        );
+    }
     contest
 }
 

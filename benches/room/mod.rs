@@ -16,12 +16,27 @@ pub(crate) const CONTEXT: [Field<'static>; 1] = [("message", "M77")];
 
 /// A room whose keys outlast the measurement.
 pub(crate) async fn room(suite: Suite, build: impl FnOnce(StrongroomBuilder) -> StrongroomBuilder) -> Strongroom {
+    enrolled(suite, build(builder()).open_under(&Operator::default()).await).await
+}
+
+/// The same, except that it believes its key store.
+#[allow(dead_code)] // not every bench compares with it
+pub(crate) async fn trusting_room(
+    suite: Suite,
+    build: impl FnOnce(StrongroomBuilder) -> StrongroomBuilder,
+) -> Strongroom {
+    enrolled(suite, build(builder()).trusting_the_key_store().build().await.unwrap()).await
+}
+
+fn builder() -> StrongroomBuilder {
     let kms = LocalKms::in_memory();
     assert_eq!(kms.create_kek(TENANT, region()).unwrap(), kek());
     let builder = Strongroom::builder().serving([REGION]).key_store(MemoryKeyStore::default()).kms(kms);
     // No runtime is driven while calls are measured, so nobody reads the log of changes.
-    let builder = builder.revocation_bound(Duration::from_hours(24));
-    let room = build(builder).open_under(&Operator::default()).await;
+    builder.revocation_bound(Duration::from_hours(24))
+}
+
+async fn enrolled(suite: Suite, room: Strongroom) -> Strongroom {
     room.admin("a test", "to test").unwrap().enroll(TENANT, policy(suite)).await.unwrap();
     room
 }

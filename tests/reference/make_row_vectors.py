@@ -479,6 +479,9 @@ def rich_bodies():
         good(f"the period {period}", TENANT, changed(tenant_body(), policy__period=period))
     longest = policy_with(contact="ü" * 100, cache_ttl_secs=1, allowed_regions=[f"r{n:02}" for n in range(16)])
     good("limits reached", TENANT, changed(tenant_body(), policy=longest))
+    oldest = changed(policy_with(retention_secs=2**64 - 1), rotation__max_age_secs=2**64 - 1, rotation__max_messages=2**40)
+    good("times without end", TENANT, changed(tenant_body(), policy=oldest))
+    good("a scope field that begins with aw", TENANT, changed(tenant_body(), policy__scope_fields=["awning"]))
     many = [{"from_epoch": n, "keks": "local:acme-2026"} for n in range(1, 65)]
     good("64 changes of KEKs", TENANT, changed(tenant_body(), epoch=64, keks=many))
     exports = [{"kek": "a:b", "foreign": False, "first_at": 1, "last_at": 1, "upto_epoch": 1}] * 100
@@ -486,10 +489,12 @@ def rich_bodies():
     names = [f"f{n}" for n in range(8)]
     good("eight scope fields", TENANT, changed(tenant_body(), policy__scope_fields=names))
     good("eight scope fields", KEY, changed(key_body(), scope=[[name, "v"] for name in names]))
+    good("values against the order of names", KEY, changed(key_body(), scope=[["a", "z"], ["b", "y"]]))
     good("a scope of 512 bytes", KEY, changed(key_body(), scope=[["a", "v" * 507]]))
     eight = f"any_of({', '.join(f'local:{n}' for n in range(8))})"
     deep = "any_of(a:1, any_of(a:2, any_of(a:3, a:4)))"
-    for how, keks in (("eight KEKs", eight), ("three levels of groups", deep)):
+    first = "any_of(any_of(any_of(a:1, a:2), a:3), a:4)"
+    for how, keks in (("eight KEKs", eight), ("three levels of groups", deep), ("three levels in the first member", first)):
         good(how, TENANT, changed(tenant_body(), policy__keks=keks, keks=[{"from_epoch": 1, "keks": keks}]))
     good("three levels", KEY, changed(key_body(), wrapped=nested_wrapping(3)))
     good("a KEK whose region is known", TENANT, changed(tenant_body(), policy__keks=arn, keks=[{"from_epoch": 1, "keks": arn}]))
@@ -591,6 +596,7 @@ def bodies_that_cannot_be():
         "a KEK's scheme too long": {"policy__keks": "a" * 17 + ":b"},
         "a KEK's name too long": {"policy__keks": "a:" + "b" * 513},
         "a KEK that is an ARN elsewhere": {"policy__keks": "aws-kms:arn:aws:kms:us-east-1:1:key/1"},
+        "a KEK that is an ARN elsewhere, of four parts": {"policy__keks": "aws-kms:arn:aws:kms:us-east-1"},
         "a KEK that is said to be elsewhere": {"policy__kek_regions": {"local:acme-2026": "us-east-1"}},
         "17 regions": {"policy__allowed_regions": [f"r{n:02}" for n in range(17)]},
         "an allowed region in upper case": {"policy__allowed_regions": ["EU"]},
@@ -655,7 +661,13 @@ def bodies_that_cannot_be():
     }.items():
         if "policy__keks" in members:  # so that nothing else is wrong with it
             members = members | {"keks": [{"from_epoch": 1, "keks": members["policy__keks"]}]}
+        for name in ("allowed_regions", "kek_regions"):  # which stand in the middle
+            if (value := members.get(f"policy__{name}")) is not None:
+                members = {"policy": policy_with(**{name: value})}
         bad(TENANT, how, **members)
+    bad(TENANT, "a retention time above 2^64", policy=policy_with(retention_secs=2**64))
+    bad(TENANT, "a key's age above 2^64", policy=changed(policy_with(), rotation__max_age_secs=2**64))
+    bad(TENANT, "too many messages", policy=changed(policy_with(), rotation__max_messages=2**40 + 1))
     bad(TENANT, "retention without periods", policy=policy_with(period="none", retention_secs=1))
     bad(TENANT, "no retention time", policy=policy_with(retention_secs=0))
     bad(TENANT, "an empty contact", policy=policy_with(contact=""))
@@ -940,6 +952,7 @@ def rooms():
     marks("A watermark with other tenants", lambda text: text.replace(
         "tenant acme", f"tenant A {'0' * 32} {2**64 - 1} {'0' * 64}\ntenant acme"
     ), fine=True)
+    marks("A watermark with a mark of the log", lambda text: text + f"log {LIFE.hex()} 0 {'0' * 64}\n", fine=True)
     marks("A watermark whose tenants are out of order", lambda text: text + f"tenant A {'0' * 32} 1 {'0' * 64}\n")
 
     def root_file(how, change, fine=False):
