@@ -146,12 +146,69 @@ fn import_chat_of_2000_messages_into_a_folder_that_stays() {
     assert!(!again.status.success());
 }
 
-#[test]
-fn import_chat_names_the_file_that_is_no_export() {
+/// Runs the import of a generated export that `change` was made to; what it printed, or its error.
+fn import_of(change: impl FnOnce(&Path)) -> Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
     generate(folder.path());
-    fs::write(folder.path().join("a/2026-03-02.json"), "[{\"ts\": \"noon\"}]").unwrap();
+    change(folder.path());
     let ran = Command::new(example("import_chat")).arg(folder.path()).output().unwrap();
-    assert!(!ran.status.success());
-    assert!(String::from_utf8_lossy(&ran.stderr).contains("2026-03-02.json"));
+    let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
+    if ran.status.success() { Ok(out) } else { Err(err) }
+}
+
+#[test]
+fn import_chat_says_which_folders_and_names_do_not_fit() {
+    let lists =
+        |channels: &'static str| move |export: &Path| fs::write(export.join("channels.json"), channels).unwrap();
+    let renamed = |export: &Path| fs::rename(export.join("a"), export.join("b")).unwrap();
+    for (what, refused) in [
+        ("/b; listed without a folder: a, empty", import_of(renamed)),
+        ("/a; listed", import_of(lists(r#"[{"id": "C2", "name": "empty"}]"#))),
+        ("/a; listed without a folder: ../a", import_of(lists(r#"[{"id": "C1", "name": "../a"}]"#))),
+        ("C1 is listed twice", import_of(lists(r#"[{"id": "C1", "name": "a"}, {"id": "C1", "name": "b"}]"#))),
+        ("channels.json: ", import_of(lists(r#"{"id": "C1"}"#))),
+        ("team_id", import_of(|export| fs::write(export.join("users.json"), r#"[{"id": "U1"}]"#).unwrap())),
+        (
+            "a/2026-03-02.json: ",
+            import_of(|export| fs::write(export.join("a/2026-03-02.json"), r#"[{"ts": "noon"}]"#).unwrap()),
+        ),
+    ] {
+        let refused = refused.expect_err(what);
+        assert!(refused.contains(what), "{what}: {refused}");
+    }
+}
+
+#[test]
+fn import_chat_takes_exports_as_people_have_them() {
+    let composed = |export: &Path| {
+        fs::write(export.join("channels.json"), "[{\"id\": \"C1\", \"name\": \"caf\u{e9}\"}]").unwrap();
+        fs::rename(export.join("a"), export.join("cafe\u{301}")).unwrap();
+    };
+    let by_an_editor = |export: &Path| {
+        for file in ["users.json", "a/2026-03-02.json"].map(|file| export.join(file)) {
+            fs::write(&file, format!("\u{feff}{}", fs::read_to_string(&file).unwrap())).unwrap();
+        }
+        fs::write(export.join("users.json"), "\u{feff}[{\"id\": \"U0\"}, {\"id\": \"U1\", \"team_id\": \"T9\"}]")
+            .unwrap();
+        fs::write(export.join("dms.json"), r#"[{"id": "D1", "name": ""}]"#).unwrap();
+    };
+    let by_a_mac = |export: &Path| {
+        fs::create_dir_all(export.join("__MACOSX/a")).unwrap();
+        for file in [".DS_Store", "__MACOSX/a/._2026-03-02.json", "a/._2026-03-02.json"] {
+            fs::write(export.join(file), b"\0\x05\x16\x07").unwrap();
+        }
+    };
+    for out in [import_of(composed), import_of(by_an_editor), import_of(by_a_mac)] {
+        assert_eq!(figure(&out.unwrap(), "messages"), 2000);
+    }
+    let with_canvas = import_of(|export| fs::write(export.join("a/canvas.json"), "{}").unwrap()).unwrap();
+    assert_eq!((figure(&with_canvas, "messages"), figure(&with_canvas, "other files")), (2000, 1));
+    assert!(
+        with_canvas.contains("a/canvas.json") && with_canvas.contains("nothing was imported of: empty"),
+        "{with_canvas}"
+    );
+    // The same time three times over, in two files.
+    let twice = r#"[{"ts": "1772409600.000000", "text": "one"}, {"ts": "1772409600.000000", "text": "one"}]"#;
+    let repeated = import_of(|export| fs::write(export.join("a/2026-03-01.json"), twice).unwrap()).unwrap();
+    assert_eq!(figure(&repeated, "messages"), 2002);
 }

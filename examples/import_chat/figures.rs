@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use strongroom::{Clock, DataKey, EncryptionContext, GeneratedKey, KekDescription, KekUri, Kms, LocalKms, SystemClock};
 
 use super::Outcome;
+use super::export::Export;
 
 /// A wall clock that shows the time of the message that is being imported.
 #[derive(Clone, Default)]
@@ -94,10 +95,22 @@ impl Figures {
         self.bytes_after += after;
     }
 
-    pub(crate) fn print(&self, channels: usize) {
+    pub(crate) fn print(&self, export: &Export) {
         let overhead = self.bytes_after.saturating_sub(self.bytes_before).checked_div(self.messages).unwrap_or(0);
         let row = |what: &str, figure: usize, note: &str| println!("{what:<24} {figure:>10}   {note}");
-        row("channels", channels, "");
+        row("channels", export.channels.len(), "");
+        if !export.without_folder.is_empty() {
+            let names = export.without_folder.join(", ");
+            row("without a folder", export.without_folder.len(), &format!("nothing was imported of: {names}"));
+        }
+        if !export.other_files.is_empty() {
+            let paths: Vec<_> = export.other_files.iter().map(|path| path.display().to_string()).collect();
+            row(
+                "other files",
+                export.other_files.len(),
+                &format!("no day's messages, not imported: {}", paths.join(", ")),
+            );
+        }
         row("messages", self.messages, "each compared with the export after opening, byte by byte");
         row("bytes before", self.bytes_before, "as JSON");
         row("bytes after", self.bytes_after, "as envelopes");

@@ -8,7 +8,7 @@ mod export;
 mod figures;
 mod table;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -42,7 +42,7 @@ async fn main() -> Outcome {
     let mut figures = Figures::default();
     seal_all(&export, &folder, &table, &mut figures).await?;
     open_all(&export, &folder, &table, &mut figures).await?;
-    figures.print(export.channels.len());
+    figures.print(&export);
     Ok(())
 }
 
@@ -75,10 +75,11 @@ async fn seal_all(export: &Export, folder: &Path, table: &Table, figures: &mut F
     let mut hour = None;
     for channel in &export.channels {
         let scope = scope(&room, export, &channel.id).await?;
+        let mut seen = HashMap::new();
         for day in &channel.days {
             let day = Day::read(day)?;
             let mut rows = Vec::new();
-            for message in day.messages()? {
+            for message in day.messages(&mut seen)? {
                 clock.show(message.unix_millis);
                 let now = Period::Hour.label(message.unix_millis)?;
                 if now != hour {
@@ -88,12 +89,12 @@ async fn seal_all(export: &Export, folder: &Path, table: &Table, figures: &mut F
                     hour.clone_from(&now);
                 }
                 let started = Instant::now();
-                let envelope = scope.seal(&[("message", message.ts.as_str())], message.json.as_bytes()).await?;
+                let envelope = scope.seal(&[("message", message.name.as_str())], message.json.as_bytes()).await?;
                 figures.sealing += started.elapsed();
                 figures.sealed(message.json.len(), envelope.len());
                 hours.insert((&channel.id, now));
                 bar.inc(message.json.len() as u64);
-                rows.push((message.ts, envelope));
+                rows.push((message.name, envelope));
             }
             table.insert(&channel.id, rows).await?;
         }
@@ -116,11 +117,12 @@ async fn open_all(export: &Export, folder: &Path, table: &Table, figures: &mut F
     let bar = progress(export.bytes, "opening")?;
     for channel in &export.channels {
         let scope = scope(&room, export, &channel.id).await?;
+        let mut seen = HashMap::new();
         for day in &channel.days {
             let day = Day::read(day)?;
-            for messages in day.messages()?.chunks(PAGE) {
+            for messages in day.messages(&mut seen)?.chunks(PAGE) {
                 let (Some(first), Some(last)) = (messages.first(), messages.last()) else { continue };
-                let rows = table.page(&channel.id, &first.ts, &last.ts).await?;
+                let rows = table.page(&channel.id, &first.name, &last.name).await?;
                 check(rows.len() == messages.len(), "the table has as many rows as the export has messages")?;
                 let contexts: Vec<_> = rows.iter().map(|(ts, _)| [("message", ts.as_str())]).collect();
                 let page: Vec<_> =
