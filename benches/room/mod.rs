@@ -43,6 +43,7 @@ async fn enrolled(suite: Suite, room: Strongroom) -> Strongroom {
 
 pub(crate) fn policy(suite: Suite) -> TenantPolicy {
     TenantPolicy::new(kek(), region())
+        .share_kek(kek())
         .scope_by(["workspace", "channel"])
         .bind(["message"])
         .suite(suite)

@@ -39,6 +39,7 @@ pub struct FaultyKms(Arc<State>);
 struct State {
     inner: Box<dyn Kms>,
     fault: Mutex<Fault>,
+    of_one: Mutex<Option<(KekUri, Fault)>>,
     unwraps: AtomicUsize,
     generates: AtomicUsize,
     others: AtomicUsize,
@@ -51,6 +52,7 @@ impl FaultyKms {
         Self(Arc::new(State {
             inner: Box::new(inner),
             fault: Mutex::new(Fault::None),
+            of_one: Mutex::default(),
             unwraps: AtomicUsize::new(0),
             generates: AtomicUsize::new(0),
             others: AtomicUsize::new(0),
@@ -61,6 +63,11 @@ impl FaultyKms {
     /// From now on this happens.
     pub fn set(&self, fault: Fault) {
         *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// From now on this happens to whoever asks with this KEK, and to nobody else.
+    pub fn set_for(&self, kek: &KekUri, fault: Fault) {
+        *self.0.of_one.lock().unwrap_or_else(PoisonError::into_inner) = Some((kek.clone(), fault));
     }
 
     /// How often it was asked to unwrap.
@@ -87,8 +94,14 @@ impl FaultyKms {
         *self.0.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.clone());
     }
 
-    async fn strike(&self) -> Result<Fault> {
-        let fault = *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner);
+    fn fault_of(&self, kek: &KekUri) -> Fault {
+        let of_one = self.0.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_one = of_one.as_ref().filter(|(of, _)| of == kek).map(|(_, fault)| *fault);
+        of_one.unwrap_or_else(|| *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn strike(&self, kek: &KekUri) -> Result<Fault> {
+        let fault = self.fault_of(kek);
         match fault {
             Fault::Fails(kind) => return Err(Error::new(kind, "as the test asked")),
             Fault::Hangs => std::future::pending::<()>().await,
@@ -107,14 +120,14 @@ impl Kms for FaultyKms {
 
     async fn describe(&self, kek: &KekUri) -> Result<KekDescription> {
         self.0.others.fetch_add(1, Ordering::SeqCst);
-        self.strike().await?;
+        self.strike(kek).await?;
         self.0.inner.describe(kek).await
     }
 
     async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>> {
         self.0.others.fetch_add(1, Ordering::SeqCst);
         self.told(context);
-        match self.strike().await? {
+        match self.strike(kek).await? {
             Fault::EmptyWrapping => Ok(Vec::new()),
             Fault::WrongKey => self.0.inner.wrap(kek, context, &DataKey::random()?).await,
             _ => self.0.inner.wrap(kek, context, data_key).await,
@@ -124,7 +137,7 @@ impl Kms for FaultyKms {
     async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey> {
         self.0.unwraps.fetch_add(1, Ordering::SeqCst);
         self.told(context);
-        match self.strike().await? {
+        match self.strike(kek).await? {
             Fault::WrongKey => DataKey::random(),
             Fault::ShortKey => DataKey::take(&mut b"sixteen bytes...".to_vec()),
             _ => self.0.inner.unwrap(kek, context, wrapped).await,
@@ -134,7 +147,7 @@ impl Kms for FaultyKms {
     async fn generate(&self, kek: &KekUri, context: &EncryptionContext) -> Result<GeneratedKey> {
         self.0.generates.fetch_add(1, Ordering::SeqCst);
         self.told(context);
-        match self.strike().await? {
+        match self.strike(kek).await? {
             Fault::EmptyWrapping => Ok(GeneratedKey { data_key: DataKey::random()?, wrapped: Vec::new() }),
             Fault::WrongKey => {
                 let wrapped = self.0.inner.generate(kek, context).await?.wrapped;
@@ -152,7 +165,7 @@ impl Kms for FaultyKms {
         wrapped: &[u8],
     ) -> Result<Option<Vec<u8>>> {
         self.0.others.fetch_add(1, Ordering::SeqCst);
-        match self.strike().await? {
+        match self.strike(from).await? {
             Fault::EmptyWrapping => Ok(Some(Vec::new())),
             Fault::WrongKey => self.0.inner.wrap(to, context, &DataKey::random()?).await.map(Some),
             _ => self.0.inner.rewrap(from, to, context, wrapped).await,
@@ -161,7 +174,7 @@ impl Kms for FaultyKms {
 
     async fn inspect(&self, kek: &KekUri, expected: &Expected) -> Result<Vec<Finding>> {
         self.0.others.fetch_add(1, Ordering::SeqCst);
-        self.strike().await?;
+        self.strike(kek).await?;
         self.0.inner.inspect(kek, expected).await
     }
 }

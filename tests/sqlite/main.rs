@@ -4,6 +4,7 @@
 #[cfg(target_os = "linux")]
 mod disk;
 mod file;
+mod plaintext;
 mod rows;
 
 use std::path::Path;
