@@ -36,6 +36,12 @@ async fn room(folder: &Path, store: &str) -> Strongroom {
         .await
 }
 
+/// Nanoseconds of a clock that all processes share.
+fn now() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(t.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap()
+}
+
 /// One of the racing processes: creates, uses, rotates and uses each scope, as fast as it can.
 #[test]
 #[ignore = "a process of the tests below"]
@@ -48,19 +54,21 @@ fn racer() {
     runtime.block_on(async {
         let room = room(folder, &store).await;
         let acme = room.tenant("acme").await.unwrap();
-        println!("ready");
-        std::io::stdin().lock().read_line(&mut String::new()).unwrap();
         let mut out = File::create(folder.join(format!("sealed-{}", std::process::id()))).unwrap();
         for round in 0..rounds {
+            println!("\nat {round}");
+            std::io::stdin().lock().read_line(&mut String::new()).unwrap(); // until the other one is there
             let channel = format!("C{round}");
             let fields = [("channel", channel.as_str())];
             let scope = acme.scope(fields).unwrap();
             for step in ["created", "rotated"] {
+                let began = now();
                 if step == "rotated" {
                     room.admin("a test", "to test").unwrap().rotate("acme", &fields).await.unwrap();
                 }
                 let sealed = scope.seal(&[("step", step)], channel.as_bytes()).await.unwrap();
-                writeln!(out, "{channel} {step} {}", base16ct::lower::encode_string(&sealed)).unwrap();
+                let sealed = base16ct::lower::encode_string(&sealed);
+                writeln!(out, "{channel} {step} {began} {} {sealed}", now()).unwrap();
             }
         }
     });
@@ -106,15 +114,19 @@ fn race(folder: &Path, store: &str, rounds: usize) {
                 .unwrap()
         })
         .collect();
-    for racer in &mut racers {
-        let mut lines = BufReader::new(racer.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().ends_with("ready")), "a racer did not start");
-        // Read on, so that the racer does not block on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
+    let mut lines: Vec<_> =
+        racers.iter_mut().map(|racer| BufReader::new(racer.stdout.take().unwrap()).lines()).collect();
+    for round in 0..rounds {
+        let at = format!("at {round}");
+        for lines in &mut lines {
+            assert!(lines.any(|line| line.unwrap() == at), "a racer ended before round {round}");
+        }
+        for racer in &mut racers {
+            writeln!(racer.stdin.as_mut().unwrap(), "go").unwrap();
+        }
     }
-    for racer in &mut racers {
-        writeln!(racer.stdin.as_mut().unwrap(), "go").unwrap();
-    }
+    // Read on, so that no racer blocks on a full pipe.
+    lines.into_iter().for_each(|lines| drop(std::thread::spawn(move || lines.for_each(drop))));
     for racer in &mut racers {
         assert!(racer.wait().unwrap().success(), "a racer failed");
     }
@@ -123,6 +135,7 @@ fn race(folder: &Path, store: &str, rounds: usize) {
         let room = room(folder, store).await;
         let acme = room.tenant("acme").await.unwrap();
         let mut opened = 0;
+        let mut times: BTreeMap<(String, String), Vec<(u64, u64)>> = BTreeMap::new();
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if !path.file_name().unwrap().to_string_lossy().starts_with("sealed-") {
@@ -130,7 +143,9 @@ fn race(folder: &Path, store: &str, rounds: usize) {
             }
             for line in BufReader::new(File::open(path).unwrap()).lines() {
                 let line = line.unwrap();
-                let [channel, step, sealed] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+                let [channel, step, began, ended, sealed] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+                let time = (began.parse().unwrap(), ended.parse().unwrap());
+                times.entry((channel.to_owned(), step.to_owned())).or_default().push(time);
                 let sealed = base16ct::lower::decode_vec(sealed).unwrap();
                 let scope = acme.scope([("channel", channel)]).unwrap();
                 assert_eq!(&*scope.open(&[("step", step)], &sealed).await.unwrap(), channel.as_bytes());
@@ -138,6 +153,11 @@ fn race(folder: &Path, store: &str, rounds: usize) {
             }
         }
         assert_eq!(opened, 2 * 2 * rounds);
+        // They raced: in many rounds both were at the same scope at the same time.
+        let met = |of: &Vec<(u64, u64)>| matches!(of[..], [a, b] if a.0 < b.1 && b.0 < a.1);
+        let met = times.values().filter(|of| met(of)).count();
+        println!("the racers met {met} times in {} steps", times.len());
+        assert!(met > rounds / 4, "the racers met {met} times only in {} steps", times.len());
 
         let mut active = BTreeMap::new();
         let mut after = None;

@@ -88,6 +88,7 @@ fn kill(times: u32) {
         }
     }
     println!("{times} kills: {absent} absent, {old} as before, {new} whole");
+    assert!(absent > 0 && old > 0, "no kill came before the end: {absent} absent, {old} as before, {new} whole");
 }
 
 #[test]
