@@ -126,7 +126,9 @@ fn race(folder: &Path, store: &str, rounds: usize) {
         }
     }
     // Read on, so that no racer blocks on a full pipe.
-    lines.into_iter().for_each(|lines| drop(std::thread::spawn(move || lines.for_each(drop))));
+    for lines in lines {
+        std::thread::spawn(move || lines.for_each(drop));
+    }
     for racer in &mut racers {
         assert!(racer.wait().unwrap().success(), "a racer failed");
     }
