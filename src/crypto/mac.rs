@@ -11,9 +11,14 @@ pub(crate) const TAG_LEN: usize = 32;
 
 /// The tag of the parts, joined, under `key`.
 pub(crate) fn tag(key: &Secret<32>, parts: &[&[u8]]) -> [u8; TAG_LEN] {
+    under(key.expose(), parts)
+}
+
+/// The same under a key of any length, as vectors have them.
+pub(super) fn under(key: &[u8], parts: &[&[u8]]) -> [u8; TAG_LEN] {
     let mut tag = [0; TAG_LEN];
     // HMAC takes keys of any length: nothing here is refused.
-    if let Ok(mut mac) = <Hmac<Sha512> as KeyInit>::new_from_slice(key.expose()) {
+    if let Ok(mut mac) = <Hmac<Sha512> as KeyInit>::new_from_slice(key) {
         for part in parts {
             mac.update(part);
         }
@@ -34,7 +39,7 @@ pub(crate) fn verifies(key: &Secret<32>, parts: &[&[u8]], claimed: &[u8; TAG_LEN
 mod tests {
     use super::*;
 
-    /// RFC 4231's keys are of other lengths; Wycheproof's HMAC vectors (`crypto/vectors.rs`) have 32 bytes. Here: what joins.
+    /// Wycheproof's vectors are in `crypto/vectors.rs`. Here: what joins.
     #[test]
     fn parts_are_joined_and_every_bit_counts() {
         let key = Secret::take(&mut [7; 32]);

