@@ -18,7 +18,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use async_trait::async_trait;
 use libfuzzer_sys::fuzz_target;
-use strongroom::testing::{Operator, ManualClock, encryption_context};
+use strongroom::testing::{ManualClock, Operator, encryption_context};
 use strongroom::{
     DataKey, EncryptionContext, Error, ErrorKind, Expected, GeneratedKey, KekDescription, KekExpression, KekUri, Kms,
     LocalKms, MemoryKeyStore, Period, Region, Result, ScopeHandle, Strongroom, Suite, TenantPolicy, WalkOptions,
@@ -354,6 +354,7 @@ struct Message {
 }
 
 struct World {
+    operator: Operator,
     room: Strongroom,
     store: Arc<MemoryKeyStore>,
     kms: Liar,
@@ -370,23 +371,26 @@ async fn scope(room: &Strongroom, tenant: &str, channel: bool) -> Result<ScopeHa
     room.tenant(tenant).await?.scope([("channel", if channel { "C8" } else { "C9" })])
 }
 
-async fn room(store: &Arc<MemoryKeyStore>, kms: impl Kms, clock: &ManualClock) -> Strongroom {
+async fn room(operator: &Operator, store: &Arc<MemoryKeyStore>, kms: impl Kms, clock: &ManualClock) -> Strongroom {
     let builder = Strongroom::builder().serving([REGION]).clock(clock.clone());
-    builder.key_store(Arc::clone(store)).kms(kms).open_under(&Operator::default()).await
+    builder.key_store(Arc::clone(store)).kms(kms).open_under(operator).await
 }
 
 impl World {
     async fn new(input: &Input<'_>) -> Self {
         let (store, kms, clock) = (Arc::default(), Liar::default(), ManualClock::at(NOW));
-        let room = room(&store, kms.clone(), &clock).await;
+        let operator = Operator::default();
+        let room = room(&operator, &store, kms.clone(), &clock).await;
         for tenant in TENANTS {
             let policy = TenantPolicy::new(keks(input.keks), region())
                 .scope_by(["channel"])
                 .period(if input.hours { Period::Hour } else { Period::None })
                 .suite(Suite::ALL[usize::from(input.second_suite)]);
+            // Both tenants are under the same ones.
+            let policy = KEKS.map(kek).into_iter().fold(policy, TenantPolicy::share_kek);
             room.admin("a test", "to test").unwrap().enroll(tenant, policy).await.unwrap();
         }
-        Self { room, store, kms, clock, messages: Vec::new(), rewrapped: [None; 2] }
+        Self { operator, room, store, kms, clock, messages: Vec::new(), rewrapped: [None; 2] }
     }
 
     async fn step(&mut self, step: &Step<'_>) -> Result<()> {
@@ -477,14 +481,14 @@ impl World {
         self.kms.lock().lies.clear();
         self.room.admin("a test", "to test").unwrap().purge_all();
         self.open_all(&self.room).await;
-        self.open_all(&room(&self.store, LOCAL.clone(), &self.clock).await).await;
+        self.open_all(&room(&self.operator, &self.store, LOCAL.clone(), &self.clock).await).await;
         for (whose, to) in [false, true].into_iter().zip(self.rewrapped) {
             if let Some(keks) = to {
                 self.step(&Step::Rewrap { tenant: whose, keks }).await.expect("an honest KMS rewraps");
             }
         }
         if self.rewrapped != [None, None] {
-            self.open_all(&room(&self.store, LOCAL.clone(), &self.clock).await).await;
+            self.open_all(&room(&self.operator, &self.store, LOCAL.clone(), &self.clock).await).await;
         }
     }
 }
