@@ -68,7 +68,7 @@ async fn main() -> Outcome {
     println!("1. The operator: KEKs rest under a root KEK, here in memory, in production in the operator's own KMS");
     let operator = LocalKms::in_memory();
     let root = operator.create_kek("operator-root", region.clone())?;
-    let kms = LocalKms::open_under(ours.join("keks.json"), Arc::new(operator.clone()), root.clone()).await?;
+    let kms = LocalKms::create_under(ours.join("keks.json"), Arc::new(operator.clone()), root.clone()).await?;
 
     println!("\n2. A ticket for the tenant");
     let ticket = begin(&kms, "acme-2026", &theirs).await?;

@@ -7,13 +7,13 @@ mod messages;
 
 use std::time::Duration;
 
-use messages::{Messages, Outcome, TENANT, enrolled, expect, show_keys};
+use messages::{Hurried, Messages, Outcome, TENANT, enrolled, expect, show_keys};
 use strongroom::{Ed25519Signer, Selector, WalkOptions};
 
 #[tokio::main]
 async fn main() -> Outcome {
     let folder = tempfile::tempdir()?;
-    let (room, _kms) = enrolled(folder.path()).await?;
+    let (room, _kms) = enrolled(folder.path(), &Hurried::default()).await?;
     let messages = Messages::written(&room).await?;
     let admin = room.admin("ops@example.com", "an example")?;
 

@@ -17,7 +17,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The KMS refused: no permission, or the KEK is disabled, pending deletion or gone. Cached keys under it are dropped.
+    /// The KMS refused: no permission, or the KEK is disabled, pending deletion or gone. Cached keys under it are dropped. When the load
+    /// of a key has failed three times in a row (this way, as `Unavailable`, `Throttled` or `KeyMismatch`), its failure answers for a
+    /// second, or until something is decided about the tenant.
     Denied,
     /// The KMS or the key store did not answer in time or failed. Retry.
     Unavailable,
@@ -41,7 +43,7 @@ pub enum ErrorKind {
     Conflict,
     /// The KMS or the store returned a key that is not the one asked for. Nothing was opened with it.
     KeyMismatch,
-    /// A synchronous handle has no key in hand. Call its `refresh` and retry.
+    /// A synchronous handle has no key in hand. Await its `refresh` (to seal) or its `prepare` (to open) and retry.
     NotLoaded,
     /// The key store is older than what was seen of it: it was restored from a copy. Nothing of it is used.
     RolledBack,
@@ -49,6 +51,9 @@ pub enum ErrorKind {
     Tampered,
     /// The key store contradicts what this process knows of it: a key that it has in hand is hidden. Nothing is sealed anew.
     StoreInconsistent,
+    /// The key store cannot go on before somebody acts: its disk is full or fails, it is corrupt, or it is set up wrongly (its
+    /// path, login, permissions or TLS). The sentence says which. Not an outage that passes by itself.
+    StoreFault,
     /// Opening is suspended for a while (incident mode); sealing goes on. Retry when the suspension has ended.
     Suspended,
     /// The caller's argument or configuration is wrong.
@@ -78,6 +83,7 @@ impl ErrorKind {
             Self::RolledBack => "rolled back",
             Self::Tampered => "tampered",
             Self::StoreInconsistent => "store inconsistent",
+            Self::StoreFault => "store fault",
             Self::Suspended => "suspended",
             Self::InvalidArgument => "invalid argument",
             Self::Io => "input or output",
@@ -127,6 +133,12 @@ impl Error {
     #[cold]
     pub(crate) fn unopenable() -> Self {
         Self::new(ErrorKind::Unopenable, "the envelope does not open under this tenant, scope and context")
+    }
+
+    /// The one error of a file that does not open.
+    #[cold]
+    pub(crate) fn unopenable_file() -> Self {
+        Self::new(ErrorKind::Unopenable, "the file does not open under this tenant, scope and context")
     }
 
     #[cold]
@@ -181,6 +193,12 @@ impl Error {
     /// Attaches the underlying error.
     pub fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.edit(|e| e.source = Some(Arc::new(source)))
+    }
+
+    /// The same failure, of another kind and in other words.
+    #[cfg(feature = "aws-kms")]
+    pub(crate) fn told_as(self, kind: ErrorKind, message: &'static str) -> Self {
+        self.edit(|e| (e.kind, e.message) = (kind, message.into()))
     }
 
     /// What happened.
@@ -280,6 +298,7 @@ mod tests {
         );
         assert!(!e.is_retryable());
         assert!(Error::new(ErrorKind::Unavailable, "x").is_retryable());
+        assert!(!Error::new(ErrorKind::StoreFault, "x").is_retryable());
         assert_eq!(Error::new(ErrorKind::Limit, "x").to_string(), "limit: x");
     }
 }

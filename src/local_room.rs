@@ -18,7 +18,8 @@ const ROOM: &str = "local";
 /// root) and `watermark` in one folder.
 ///
 /// Each can be replaced: what is set on its [`builder`](Self::builder) afterwards counts. Keep `root.json` and `watermark` out of
-/// the backups of `keys.db`: who restores all of them together restores an older state that nothing tells from the newest.
+/// the backups of `keys.db`: who restores all of them together restores an older state that nothing tells from the newest. Back
+/// `keys.db` up with [`SqliteKeyStore::backup`], never by copying the file; `keks.json` is replaced whole and may be copied.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -88,7 +89,7 @@ pub async fn create_local(folder: impl AsRef<Path>) -> Result<LocalRoom> {
             .map_err(|e| Error::new(ErrorKind::Unavailable, "the folder cannot be made").with_source(e))?;
         let Places([store, keks, root, watermark]) = Places::of(folder);
         ensure(SqliteKeyStore::create(store).await)?;
-        LocalKms::open(keks)?; // makes the file if there is none
+        ensure(LocalKms::create(keks))?;
         ensure(LocalRoot::create(root))?;
         ensure(FileWatermark::create(watermark))?;
         let local = open(folder).await?;
@@ -108,11 +109,6 @@ pub async fn open_local(folder: impl AsRef<Path>) -> Result<LocalRoom> {
 
 async fn open(folder: &Path) -> Result<LocalRoom> {
     let Places([store, keks, root, watermark]) = Places::of(folder);
-    if !keks.exists() {
-        let message =
-            "the folder has no file of KEKs (keks.json): create the room with create_local, or restore the file";
-        return Err(Error::invalid(message));
-    }
     Ok(LocalRoom {
         store: Arc::new(SqliteKeyStore::open(store).await?),
         kms: LocalKms::open(keks)?,

@@ -1,11 +1,12 @@
 //! Resealing: an envelope under an old key becomes one under the Active key, and nobody sees the plaintext.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::{StreamExt, iter};
 
-use crate::admin::walk::WalkOptions;
+use crate::admin::walk::{Pace, WalkOptions, progress_of, stopped};
 use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
@@ -109,6 +110,13 @@ pub struct EnvelopeRow {
 /// A table of envelopes, as the embedder keeps them. [`Admin::reseal`] walks it.
 #[async_trait]
 pub trait EnvelopeTable: Send + Sync {
+    /// How two different ids stand in the order in which [`Self::page`] gives them. `None`, the default: not stated; then all pages
+    /// have to be in the order of the ids' bytes, or all in that of the numbers that they are. State it where a database orders by
+    /// a collation.
+    fn compare(&self, _one: &str, _other: &str) -> Option<Ordering> {
+        None
+    }
+
     /// Rows of the tenant in the order of their ids, at most `limit`, after the id `after`.
     async fn page(&self, after: Option<&str>, limit: u32) -> Result<Vec<EnvelopeRow>>;
 
@@ -117,11 +125,14 @@ pub trait EnvelopeTable: Send + Sync {
     async fn replace(&self, row: &EnvelopeRow, envelope: &[u8]) -> Result<bool>;
 }
 
-/// How far the resealing of a table is.
+/// How far the resealing of a table is. One that did not do all that was due ends with an error, of which [`Resealed::of`] gives
+/// this.
 #[derive(Clone, Debug, Default)]
 pub struct Resealed {
     /// Rows looked at.
     pub seen: u64,
+    /// Rows under the key to seal with. They were not opened: whether they open is not said.
+    pub current: u64,
     /// Rows sealed anew.
     pub resealed: u64,
     /// Rows that somebody changed meanwhile. What they have now was sealed under the Active key, or a later walk finds it.
@@ -146,7 +157,8 @@ impl Admin {
     /// resume behind a row, and to run twice at once.
     ///
     /// # Errors
-    /// What the table says; `UnknownTenant` or `Unavailable`. Rows that fail are counted in [`Resealed`].
+    /// What the table says; `InvalidArgument` if its pages have no order; `UnknownTenant` or `Unavailable`. If rows could not be
+    /// sealed anew, all others are done first. Each of these errors carries [`Resealed`].
     pub async fn reseal(
         &self,
         tenant: &str,
@@ -157,35 +169,99 @@ impl Admin {
     ) -> Result<Resealed> {
         let run = async {
             let handle = self.tenant_handle(tenant).await?;
-            let speed = options.pace(self.now());
+            let (pace, mut order) = (options.pace(), Order::default());
             let mut walked = Resealed { after: after.map(str::to_owned), ..Resealed::default() };
             loop {
-                let page = table.page(walked.after.as_deref(), options.page_size()).await?;
+                let page = table.page(walked.after.as_deref(), options.page_size()).await;
+                let page = page.map_err(|e| walked.stopped_by(e))?;
                 let Some(last) = page.last().map(|row| row.id.clone()) else {
-                    return Ok(walked);
+                    return walked.finished();
                 };
-                if walked.after.as_ref().is_some_and(|after| last <= *after) {
-                    return Err(Error::invalid("the table's page does not come after the row that was asked for"));
-                }
-                let work = page.iter().map(|row| reseal_row(&handle, table, row));
+                order.check(table, walked.after.as_deref(), &page).map_err(|e| walked.stopped_by(e))?;
+                let work = page.iter().map(|row| reseal_row(&handle, table, &pace, row));
                 let outcomes: Vec<_> = iter(work).buffered(options.at_once()).collect().await;
                 for (row, outcome) in page.iter().zip(outcomes) {
                     walked.count(row, outcome);
                 }
                 walked.after = Some(last);
                 progress(&walked);
-                speed.wait(walked.resealed + walked.failed, self.now()).await;
+                pace.wait(walked.resealed + walked.failed).await;
             }
         };
         run.await.map_err(|e: Error| explain(e, "reseal", tenant))
     }
 }
 
+/// Which orders the ids of a walk were in so far.
+struct Order {
+    bytes: bool,
+    numbers: bool,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { bytes: true, numbers: true }
+    }
+}
+
+impl Order {
+    /// # Errors
+    /// `InvalidArgument` if the rows are in no order behind `after`: what such pages leave out is not seen.
+    fn check(&mut self, table: &dyn EnvelopeTable, after: Option<&str>, page: &[EnvelopeRow]) -> Result<()> {
+        let ids = || after.into_iter().chain(page.iter().map(|row| row.id.as_str()));
+        for (one, next) in ids().zip(ids().skip(1)) {
+            let is_next = if let Some(order) = table.compare(one, next) {
+                order == Ordering::Less
+            } else {
+                self.bytes &= one < next;
+                self.numbers &= is_less_as_number(one, next);
+                self.bytes || self.numbers
+            };
+            if !is_next {
+                let message = format!(
+                    "the table gave row {next:?} behind {one:?}: its pages are not in one order, or in one of their own; order them,                      or state theirs (EnvelopeTable::compare)"
+                );
+                return Err(Error::invalid(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_less_as_number(one: &str, other: &str) -> bool {
+    let is_number = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+    let [one_digits, other_digits] = [one, other].map(|id| id.trim_start_matches('0'));
+    is_number(one) && is_number(other) && (one_digits.len(), one_digits) < (other_digits.len(), other_digits)
+}
+
 impl Resealed {
+    /// How far the resealing was that ended with this error; `None` if the error is none of a resealing.
+    pub fn of(e: &Error) -> Option<&Self> {
+        progress_of(e)
+    }
+
+    fn stopped_by(&self, e: Error) -> Error {
+        let message = format!("ended after {} rows, of which {} were sealed anew: {e}", self.seen, self.resealed);
+        stopped(self.clone(), e, message)
+    }
+
+    /// # Errors
+    /// Of the first failure's kind, if there were any.
+    fn finished(self) -> Result<Self> {
+        let Some((id, first)) = self.first_failure.clone() else {
+            return Ok(self);
+        };
+        let message = format!(
+            "{} rows could not be sealed anew, and {} were; the first, {id:?}: {first}",
+            self.failed, self.resealed
+        );
+        Err(stopped(self, first, message))
+    }
+
     fn count(&mut self, row: &EnvelopeRow, outcome: Result<Outcome>) {
         self.seen += 1;
         match outcome {
-            Ok(Outcome::Current) => {}
+            Ok(Outcome::Current) => self.current += 1,
             Ok(Outcome::Resealed) => self.resealed += 1,
             Ok(Outcome::Changed) => self.changed += 1,
             Err(e) => {
@@ -196,11 +272,19 @@ impl Resealed {
     }
 }
 
-async fn reseal_row(tenant: &TenantHandle, table: &dyn EnvelopeTable, row: &EnvelopeRow) -> Result<Outcome> {
+async fn reseal_row(
+    tenant: &TenantHandle,
+    table: &dyn EnvelopeTable,
+    pace: &Pace,
+    row: &EnvelopeRow,
+) -> Result<Outcome> {
     let scope = tenant.scope(borrowed(&row.scope))?;
-    let Some(envelope) = scope.reseal(&borrowed(&row.context), &row.envelope).await? else {
+    let context = borrowed(&row.context);
+    let Some(envelope) = pace.unhurried(|| scope.reseal(&context, &row.envelope)).await? else {
         return Ok(Outcome::Current);
     };
+    // After what is current was passed over: rows that are not to be done have no turn.
+    pace.turn().await;
     if table.replace(row, &envelope).await? { Ok(Outcome::Resealed) } else { Ok(Outcome::Changed) }
 }
 

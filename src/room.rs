@@ -146,6 +146,8 @@ impl Strongroom {
 
 /// Shortest revocation bound: below, nodes would do little else than read the log.
 const SHORTEST_BOUND: Duration = Duration::from_millis(100);
+/// Longest one: as long as the longest cache time to live. Beyond, no bound would bind.
+const LONGEST_BOUND: Duration = Duration::from_secs(24 * 3600);
 
 /// Builds a [`Strongroom`].
 #[derive(Clone)]
@@ -194,7 +196,8 @@ impl StrongroomBuilder {
         self
     }
 
-    /// How long a call to a KMS may take, waiting for its turn included. Default: 5 s.
+    /// How long a call to a KMS may take. Default: 5 s. Waiting for a turn ([`Self::kms_calls_per_tenant`]) comes before and is not
+    /// counted; it ends when none of the tenant's calls was answered for as long.
     pub fn kms_deadline(mut self, deadline: Duration) -> Self {
         self.kms_deadline = deadline;
         self
@@ -208,7 +211,7 @@ impl StrongroomBuilder {
     }
 
     /// How long after a revocation (or another life-cycle decision) on any node the last open may begin on this one.
-    /// Default: 5 s; at least 100 ms. The store's log of changes is read five times in that time, at least every second; if
+    /// Default: 5 s; 100 ms to 24 hours. The store's log of changes is read five times in that time, at least every second; if
     /// the store does not answer for as long as the bound, cached keys are used no more until it does. So a longer bound
     /// outlasts a longer outage of the store. A denial by the KMS itself is heard at the next unwrap: the policy's cache time
     /// to live bounds that.
@@ -251,13 +254,13 @@ impl StrongroomBuilder {
         self
     }
 
-    /// How many data keys stay in memory at most; beyond, the oldest goes. Default: 100 000.
+    /// How many data keys stay in memory at most, one at least; beyond, the oldest goes. Default: 100 000.
     pub fn cached_keys(mut self, keys: usize) -> Self {
         self.cached_keys = keys;
         self
     }
 
-    /// How many of them may be one tenant's. Default: 10 000.
+    /// How many of them may be one tenant's, one at least. Default: 10 000.
     pub fn cached_keys_per_tenant(mut self, keys: usize) -> Self {
         self.cached_keys_per_tenant = keys;
         self
@@ -280,7 +283,8 @@ impl StrongroomBuilder {
         create.await.map_err(|e: Error| e.with_operation("create room"))
     }
 
-    /// Builds the room. Call it inside a Tokio runtime with time enabled: key loads run there. It never creates one.
+    /// Builds the room. Call it inside a Tokio runtime with time enabled. Key loads run there; if it has one thread, which drives
+    /// it only while something blocks on it, on the runtime of whoever asks. It never creates one.
     ///
     /// # Errors
     /// `InvalidArgument` saying what is missing or wrong; `RolledBack` or `Tampered` if the room's row is not believed; what the
@@ -297,8 +301,12 @@ impl StrongroomBuilder {
             }
             let runtime = Handle::try_current()
                 .map_err(|e| Error::invalid("build the room inside a Tokio runtime").with_source(e))?;
-            if self.revocation_bound < SHORTEST_BOUND {
-                return Err(Error::invalid("the revocation bound is at least 100 ms"));
+            check_timers(&runtime)?;
+            if self.cached_keys == 0 || self.cached_keys_per_tenant == 0 {
+                return Err(Error::invalid("a room keeps at least one key in memory, also for each tenant"));
+            }
+            if !(SHORTEST_BOUND..=LONGEST_BOUND).contains(&self.revocation_bound) {
+                return Err(Error::invalid("the revocation bound is 100 ms to 24 hours"));
             }
             let source = self.source()?;
             let kms = KmsRouter::new(self.providers, self.kms_deadline, self.kms_calls_per_tenant)?;
@@ -354,4 +362,15 @@ impl StrongroomBuilder {
         }
         Ok(Some(RoomSource { name, root, store, watermark: self.watermark.clone() }))
     }
+}
+
+/// # Errors
+/// `InvalidArgument` if the runtime has no timers: deadlines and leases need them, and Tokio has no other way to ask than to try.
+fn check_timers(runtime: &Handle) -> Result<()> {
+    let try_one = || {
+        let _entered = runtime.enter();
+        drop(tokio::time::sleep(Duration::ZERO));
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(try_one))
+        .map_err(|_| Error::invalid("the Tokio runtime has no timers; build it with enable_time or enable_all"))
 }

@@ -266,13 +266,30 @@ impl ScopeHandle {
         envelope: &[u8],
         text: &mut Plaintext,
     ) -> Result<()> {
-        self.check_scope(key)?;
-        key.key.open(None, envelope, context, text).unwrap_or_else(|| Err(message::misnamed(envelope)))
+        let opened = self.is_of_scope(key).then(|| key.key.open(None, envelope, context, text)).flatten();
+        opened.unwrap_or_else(|| Err(self.misnamed(envelope)))
     }
 
     fn open_in_place_with(&self, key: &CachedKey, context: &[Field<'_>], envelope: &mut [u8]) -> Result<()> {
-        self.check_scope(key)?;
-        key.key.open_in_place(None, envelope, context).unwrap_or_else(|| Err(message::misnamed(envelope)))
+        let opened = self.is_of_scope(key).then(|| key.key.open_in_place(None, envelope, context)).flatten();
+        opened.unwrap_or_else(|| Err(self.misnamed(envelope)))
+    }
+
+    /// Why an envelope is refused whose header or scope is not the key's: as if the key were not cached.
+    #[cold]
+    fn misnamed(&self, envelope: &[u8]) -> Error {
+        let header = Header::read(envelope).and_then(|(header, _)| {
+            self.keyring.check_served(header.region())?;
+            Ok(header)
+        });
+        match header.and_then(|header| message::parse(envelope).map(|_| header)) {
+            Ok(header) => {
+                let key_id = KeyId::from_bytes(*header.key_id());
+                tracing::debug!(tenant = %self.tenant(), %key_id, "an envelope does not open: another scope, region or suite");
+                Error::unopenable()
+            }
+            Err(e) => e,
+        }
     }
 
     /// Opens in place with a key in hand.
@@ -311,7 +328,7 @@ impl ScopeHandle {
         done
     }
 
-    /// Runs `work` with the key of that id, if it is in hand and of this scope.
+    /// Runs `work` with the key of that id, if it is in hand. Whether it is of this scope, `work` asks.
     pub(crate) fn with_key_id_in_hand<T>(
         &self,
         key_id: &KeyId,
@@ -322,7 +339,6 @@ impl ScopeHandle {
             return InHand::Missing;
         }
         let found = self.keyring.cache.with_opening(&self.row.tenant, key_id, now, |key| {
-            self.check_scope(key)?;
             if key.wants_refresh(now) {
                 self.keyring.refresh(Wanted::Opening(self.row.tenant.clone(), *key.key.key_id()));
             }
@@ -331,8 +347,8 @@ impl ScopeHandle {
         found.map_or(InHand::Missing, InHand::Done)
     }
 
-    fn check_scope(&self, key: &CachedKey) -> Result<()> {
-        if *key.key.scope() == self.scope { Ok(()) } else { Err(Error::unopenable()) }
+    pub(crate) fn is_of_scope(&self, key: &CachedKey) -> bool {
+        *key.key.scope() == self.scope
     }
 
     /// A key that is missing is not asked for if the envelope's region is not served here.
@@ -348,7 +364,11 @@ impl ScopeHandle {
     /// Loads the key that opens `envelope`.
     async fn load_for(&self, envelope: &[u8]) -> Result<Arc<CachedKey>> {
         let key_id = KeyId::from_bytes(*message::parse(envelope)?.0.key_id());
-        self.load_opening(&key_id).await
+        let loaded = self.load_opening(&key_id).await;
+        if let Err(e) = &loaded {
+            tracing::debug!(tenant = %self.tenant(), %key_id, error = %e, "an envelope does not open: no key for it");
+        }
+        loaded
     }
 
     pub(crate) async fn load_opening(&self, key_id: &KeyId) -> Result<Arc<CachedKey>> {
@@ -371,7 +391,10 @@ fn named_key(envelope: &[u8]) -> Result<KeyId> {
 }
 
 pub(crate) fn not_loaded() -> Error {
-    Error::new(ErrorKind::NotLoaded, "the key is not in hand; load it and retry")
+    Error::new(
+        ErrorKind::NotLoaded,
+        "the key is not in hand; await `refresh` (to seal) or `prepare` with the envelope (to open), and retry",
+    )
 }
 
 #[inline]

@@ -1,7 +1,7 @@
 //! A small file that processes of one machine share: changed under a lock, replaced whole. It holds keys or marks, so that
 //! neither a crash nor a full disk may leave it torn or lost.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -115,22 +115,15 @@ impl SharedFile {
         }
     }
 
-    /// The file itself, behind whatever links there are: a rename over a link would replace the link, and lose the file.
+    /// The file itself.
     fn target(&self) -> Result<PathBuf> {
-        let mut target = self.path.clone();
-        for _ in 0..MAX_LINKS {
-            match target.symlink_metadata() {
-                Ok(meta) if meta.is_symlink() => {
-                    let to = fs::read_link(&target).map_err(|e| self.failed("follow the link to", e))?;
-                    target = folder_of(&target).join(to);
-                }
-                Ok(meta) if !meta.is_file() => return Err(self.not_a_file(&target)),
-                Ok(_) => return Ok(target),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(target),
-                Err(e) => return Err(self.failed("find", e)),
-            }
+        let Some((target, meta)) = behind_links(&self.path).map_err(|e| self.failed("find", e))? else {
+            return Err(Error::invalid(format!("{} is a link to a link, and so on without end", self.path.display())));
+        };
+        if meta.is_some_and(|meta| !meta.is_file()) {
+            return Err(self.not_a_file(&target));
         }
-        Err(Error::invalid(format!("{} is a link to a link, and so on without end", self.path.display())))
+        Ok(target)
     }
 
     fn not_a_file(&self, path: &Path) -> Error {
@@ -197,6 +190,21 @@ impl Locked<'_> {
     }
 }
 
+/// What `path` leads to, behind whatever links there are, and what is there: a rename over a link would replace the link, and lose
+/// the file. `None` if it is a link to a link, and so on without end.
+pub(crate) fn behind_links(path: &Path) -> io::Result<Option<(PathBuf, Option<Metadata>)>> {
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match target.symlink_metadata() {
+            Ok(meta) if meta.is_symlink() => target = folder_of(&target).join(fs::read_link(&target)?),
+            Ok(meta) => return Ok(Some((target, Some(meta)))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some((target, None))),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
 /// `PATH.SUFFIX`
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -209,8 +217,8 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// How to open a file that only its owner can read. A pipe does not block.
-fn options() -> OpenOptions {
+/// How to open a file, which only its owner can read if it is made. A pipe does not block.
+pub(crate) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     {
@@ -267,6 +275,33 @@ impl Folder {
     #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Which version of a file it was. The file is kept open, so that no later one gets its inode.
+pub(crate) struct Version {
+    _file: File,
+    meta: Metadata,
+}
+
+impl Version {
+    pub(crate) fn of(file: File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self { _file: file, meta })
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn is(&self, now: &Metadata) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let what = |meta: &Metadata| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len());
+        what(&self.meta) == what(now)
+    }
+
+    /// Elsewhere nothing tells two versions apart for certain.
+    #[cfg(not(unix))]
+    pub(crate) fn is(&self, _: &Metadata) -> bool {
+        let _ = &self.meta;
+        false
     }
 }
 
@@ -417,5 +452,33 @@ mod tests {
         let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::PermissionDenied, io::ErrorKind::TimedOut];
         let kinds = kinds.map(|kind| shared.failed("write", kind.into()).kind());
         assert_eq!(kinds, [ErrorKind::Io, ErrorKind::Io, ErrorKind::Unavailable]);
+    }
+
+    /// A file system that gives out inodes again at once would else make two versions of one length and moment alike.
+    #[test]
+    fn no_later_version_is_taken_for_the_one_that_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            file
+        };
+        let known = Version::of(write("one")).unwrap();
+        assert!(known.is(&path.metadata().unwrap()));
+        for _ in 0..100 {
+            fs::remove_file(&path).unwrap();
+            write("two");
+            assert!(!known.is(&path.metadata().unwrap()));
+        }
+        fs::remove_file(&path).unwrap();
+        let known = Version::of(write("one")).unwrap();
+        write("three");
+        assert!(!known.is(&path.metadata().unwrap()), "the length");
+        File::options().write(true).open(&path).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+        let later = Version::of(File::open(&path).unwrap()).unwrap();
+        write("three");
+        assert!(!later.is(&path.metadata().unwrap()), "the time");
     }
 }

@@ -53,7 +53,9 @@ impl Fleet {
 
     /// Decided on one node; time passes until the other has heard, or knows that it has not.
     async fn decide(&self, edit: impl FnOnce(TenantPolicy) -> TenantPolicy) {
-        self.node.admin("a test", "to test").unwrap().set_policy("acme", edit(self.policy())).await.unwrap();
+        let admin = self.node.admin("a test", "to test").unwrap();
+        let row = admin.tenant("acme").await.unwrap();
+        admin.set_policy(&row, edit(self.policy())).await.unwrap();
         self.clock.advance(BOUND);
     }
 
@@ -381,13 +383,14 @@ async fn a_stored_policy_that_says_nothing_of_contexts_is_strict() {
         assert!(with(Some(bad)).is_err(), "{bad}");
     }
     let admin = fleet.node.admin("a test", "to test").unwrap();
+    let set = async |policy| admin.set_policy(&admin.tenant("acme").await.unwrap(), policy).await;
     for empty in [r#"{"messages":[],"files":"unbound"}"#, r#"{"messages":["channel"],"files":"unbound"}"#] {
-        assert_eq!(ended(admin.set_policy("acme", with(Some(empty)).unwrap()).await), REFUSED, "{empty}");
+        assert_eq!(ended(set(with(Some(empty)).unwrap()).await), REFUSED, "{empty}");
     }
     let scope = fleet.channel().await;
-    admin.set_policy("acme", with(None).unwrap()).await.unwrap();
+    set(with(None).unwrap()).await.unwrap();
     assert_eq!([seal(&scope, &[]).await, seal_file(&scope, &[]).await], [REFUSED; 2]);
-    admin.set_policy("acme", with(Some(r#"{"messages":"unbound","files":"unbound"}"#)).unwrap()).await.unwrap();
+    set(with(Some(r#"{"messages":"unbound","files":"unbound"}"#)).unwrap()).await.unwrap();
     assert_eq!([seal(&scope, &[]).await, seal_file(&scope, &[]).await], [WELL; 2]);
 }
 

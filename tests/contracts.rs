@@ -33,7 +33,7 @@ async fn local_kms_in_memory() {
 #[tokio::test]
 async fn local_kms_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    check_local(LocalKms::open(folder.path().join("keks.json")).unwrap()).await;
+    check_local(LocalKms::create(folder.path().join("keks.json")).unwrap()).await;
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn local_kms_under_a_root_kek() {
     let operator = LocalKms::in_memory();
     let root = operator.create_kek("root", region.clone()).unwrap();
     let open = || LocalKms::open_under(&path, Arc::new(operator.clone()), root.clone());
-    let kms = open().await.unwrap();
+    let kms = LocalKms::create_under(&path, Arc::new(operator.clone()), root.clone()).await.unwrap();
     let kek = kms.add_kek("acme", region.clone()).await.unwrap();
     let other = kms.add_kek("other", region).await.unwrap();
     let unknown = KekUri::new("local:unknown").unwrap();

@@ -7,20 +7,26 @@ mod erase;
 mod keks;
 #[path = "lifecycle/migrate.rs"]
 mod migrate;
+#[path = "lifecycle/policies.rs"]
+mod policies;
 #[path = "lifecycle/reseal.rs"]
 mod reseal;
 #[path = "lifecycle/revoke.rs"]
 mod revoke;
 #[path = "lifecycle/rotate.rs"]
 mod rotate;
+#[path = "lifecycle/rules.rs"]
+mod rules;
+#[path = "lifecycle/walks.rs"]
+mod walks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom::testing::{FaultyKms, ManualClock, Operator};
 use strongroom::{
-    Error, ErrorKind, Header, KekUri, KeyId, KeyRecord, LocalKms, MemoryKeyStore, Region, ScopeHandle, Strongroom,
-    TenantPolicy, WalkOptions,
+    Admin, Erasure, Error, ErrorKind, Header, KekUri, KeyId, KeyRecord, LocalKms, MemoryKeyStore, Region, ScopeHandle,
+    Strongroom, TenantPolicy, TenantRecord, WalkOptions,
 };
 
 /// 2026-11-22T05:17:29.5Z
@@ -29,6 +35,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const EU: &str = "eu-central-1";
 const US: &str = "us-east-1";
+/// Longer than anything that began to be sealed is under way.
+const WRITERS: Duration = Duration::from_secs(25 * 3600);
 const BOUND: Duration = Duration::from_secs(5);
 
 /// A tenant `acme` scoped by channel, and two nodes that serve both regions.
@@ -105,4 +113,18 @@ fn kind<T>(result: Result<T, Error>) -> ErrorKind {
 
 fn gently() -> WalkOptions {
     WalkOptions::default().page(3).concurrency(2)
+}
+
+/// Changes the policy that stands.
+async fn set_policy(admin: &Admin, edit: impl FnOnce(TenantPolicy) -> TenantPolicy) -> Result<(), Error> {
+    let row = admin.tenant("acme").await?;
+    set_policy_from(admin, &row, edit(row.policy.clone())).await
+}
+
+async fn set_policy_from(admin: &Admin, from: &TenantRecord, policy: TenantPolicy) -> Result<(), Error> {
+    admin.set_policy(from, policy).await
+}
+
+async fn retained(admin: &Admin, wait: Duration) -> Result<Vec<Erasure>, Error> {
+    admin.apply_retention("acme", wait, &gently()).await
 }

@@ -36,8 +36,14 @@ impl Place {
         Arc::new(self.operator.clone())
     }
 
+    /// What is there, or a new one.
     async fn open(&self) -> Result<LocalKms, Error> {
-        LocalKms::open_under(self.path(), self.kms(), self.root.clone()).await
+        match LocalKms::create_under(self.path(), self.kms(), self.root.clone()).await {
+            Err(e) if e.kind() == ErrorKind::Conflict => {
+                LocalKms::open_under(self.path(), self.kms(), self.root.clone()).await
+            }
+            created => created,
+        }
     }
 
     fn text(&self) -> String {
@@ -128,11 +134,11 @@ async fn a_root_that_refuses_or_lies_is_named_and_nothing_is_written() {
     let opened = LocalKms::open_under(place.path(), Arc::new(gone.clone()), place.root.clone()).await;
     assert_eq!(refusal(opened).kind(), ErrorKind::Denied);
     let fresh = place.folder.path().join("fresh.json");
-    let opened = LocalKms::open_under(&fresh, Arc::new(gone.clone()), place.root.clone()).await;
+    let opened = LocalKms::create_under(&fresh, Arc::new(gone.clone()), place.root.clone()).await;
     assert_eq!(refusal(opened).kind(), ErrorKind::Denied, "a root KEK that is not there, with nothing to unwrap");
     let elsewhere = KekUri::new("aws-kms:alias/root").unwrap();
     assert_eq!(
-        refusal(LocalKms::open_under(&fresh, Arc::new(gone), elsewhere).await).kind(),
+        refusal(LocalKms::create_under(&fresh, Arc::new(gone), elsewhere).await).kind(),
         ErrorKind::InvalidArgument
     );
 }
@@ -202,7 +208,7 @@ async fn the_roots_own_trail_names_each_kek() {
     let place = Place::new();
     let trail = Arc::new(Trail(place.keys.clone(), Mutex::default()));
     let root: Arc<dyn Kms> = trail.clone();
-    let kms = LocalKms::open_under(place.path(), root, place.root.clone()).await.unwrap();
+    let kms = LocalKms::create_under(place.path(), root, place.root.clone()).await.unwrap();
     kms.add_kek("acme", region()).await.unwrap();
     kms.add_version("acme").await.unwrap();
     let told = |version| {
@@ -241,15 +247,34 @@ async fn what_needs_the_root_says_so() {
 }
 
 #[tokio::test]
-async fn another_process_is_seen_after_a_refresh() {
+async fn another_process_is_seen_and_its_keys_are_unwrapped_when_they_are_needed() {
     let place = Place::new();
     let (one, two) = (place.open().await.unwrap(), place.open().await.unwrap());
     let kek = one.add_kek("acme", region()).await.unwrap();
     let key = made(&one, &kek).await;
-    two.reload().unwrap();
-    assert!(!unwraps(&two, &kek, &key).await, "a reload does not ask the root");
+    // While the root's KMS is down nobody says that the key is not there.
+    place.operator.set(Fault::Fails(ErrorKind::Unavailable));
+    let context = encryption_context("acme", "eu-central-1");
+    assert_eq!(refusal(two.unwrap(&kek, &context, &key.wrapped).await).kind(), ErrorKind::Unavailable);
+    assert!(two.describe(&kek).await.unwrap().enabled, "what the file says needs no root");
+    place.operator.set(Fault::None);
     two.refresh().await.unwrap();
     assert!(unwraps(&two, &kek, &key).await);
+    let another = one.add_kek("globex", region()).await.unwrap();
+    let others = made(&one, &another).await;
+    assert!(unwraps(&two, &another, &others).await, "not seen without a refresh");
+    one.disable_kek("globex").unwrap();
+    assert!(!unwraps(&two, &another, &others).await, "used after another process disabled it");
+    // A new version that cannot be unwrapped stops nobody from wrapping.
+    one.add_version("acme").await.unwrap();
+    place.operator.set(Fault::Fails(ErrorKind::Unavailable));
+    let meanwhile = made(&two, &kek).await;
+    assert_eq!(meanwhile.wrapped[1..5], [0, 0, 0, 1]);
+    place.operator.set(Fault::None);
+    let place = Place::new();
+    let (one, two) = (place.open().await.unwrap(), place.open().await.unwrap());
+    let kek = one.add_kek("acme", region()).await.unwrap();
+    let key = made(&one, &kek).await;
     // Both rotate from what is in the file, not from what they have in hand.
     assert_eq!((one.add_version("acme").await.unwrap(), two.add_version("acme").await.unwrap()), (2, 3));
     let newest = made(&two, &kek).await;
@@ -261,7 +286,7 @@ async fn another_process_is_seen_after_a_refresh() {
 #[tokio::test]
 async fn a_bare_file_is_adopted_and_moves_to_another_root() {
     let place = Place::new();
-    let bare = LocalKms::open(place.path()).unwrap();
+    let bare = LocalKms::create(place.path()).unwrap();
     let kek = bare.create_kek("acme", region()).unwrap();
     bare.rotate_kek("acme").unwrap();
     bare.create_kek("off", region()).unwrap();
@@ -309,7 +334,7 @@ async fn a_bare_file_is_adopted_and_moves_to_another_root() {
 #[tokio::test]
 async fn an_empty_bare_file_is_taken_under_the_root() {
     let place = Place::new();
-    drop(LocalKms::open(place.path()).unwrap());
+    drop(LocalKms::create(place.path()).unwrap());
     place.open().await.unwrap().add_kek("acme", region()).await.unwrap();
     assert!(place.text().contains(r#""wrapped":"#));
 }

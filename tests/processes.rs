@@ -93,7 +93,7 @@ fn two_processes_race_on_postgresql() {
 
 fn race(folder: &Path, store: &str, rounds: usize) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let kms = LocalKms::open(folder.join("keks.json")).unwrap();
+    let kms = LocalKms::create(folder.join("keks.json")).unwrap();
     let region = Region::new("eu-central-1").unwrap();
     let kek = kms.create_kek("acme", region.clone()).unwrap();
     let policy = TenantPolicy::new(kek, region).scope_by(["channel"]).period(Period::Month);

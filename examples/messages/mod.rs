@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use strongroom::{
-    Admin, Census, EnvelopeRow, EnvelopeTable, Header, KeyId, LocalKms, Region, Strongroom, TenantPolicy, WrappedKey,
-    create_local,
+    Admin, Census, Clock, CompleteCensus, Cutoff, EnvelopeRow, EnvelopeTable, Header, KeyId, LocalKms, Region,
+    Strongroom, SystemClock, TenantPolicy, WrappedKey, create_local,
 };
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -17,10 +18,35 @@ pub(crate) const EU: &str = "eu-central-1";
 pub(crate) const US: &str = "us-east-1";
 pub(crate) const TENANT: &str = "acme";
 
+/// The machine's clocks, and what the example lets pass besides: nobody waits for a day.
+#[derive(Clone, Default)]
+pub(crate) struct Hurried(Arc<Mutex<Duration>>);
+
+impl Hurried {
+    pub(crate) fn pass(&self, time: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += time;
+    }
+
+    fn passed(&self) -> Duration {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock for Hurried {
+    fn unix_millis(&self) -> i64 {
+        SystemClock.unix_millis().saturating_add(i64::try_from(self.passed().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic() + self.passed()
+    }
+}
+
 /// A room on an SQLite file, a local KMS, and `acme` enrolled under `local:acme-2026` with a data key for each channel.
-pub(crate) async fn enrolled(folder: &Path) -> Outcome<(Strongroom, LocalKms)> {
+pub(crate) async fn enrolled(folder: &Path, clock: &Hurried) -> Outcome<(Strongroom, LocalKms)> {
     let local = create_local(folder).await?;
-    let (room, kms) = (local.builder().serving([EU, US]).build().await?, local.kms().clone());
+    let builder = local.builder().serving([EU, US]).clock(clock.clone());
+    let (room, kms) = (builder.build().await?, local.kms().clone());
     let kek = kms.create_kek("acme-2026", Region::new(EU)?)?;
     let policy =
         TenantPolicy::new(kek, Region::new(EU)?).scope_by(["channel"]).bind(["message"]).contact("keys@acme.example");
@@ -59,9 +85,17 @@ impl Messages {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// What the headers say: enough to count by region and key.
-    pub(crate) fn census(&self, admin: &Admin) -> Outcome<Census> {
-        let mut census = admin.census();
+    /// What the headers say: enough to count by region and key, for reports.
+    pub(crate) fn census(&self) -> Outcome<Census> {
+        self.counted(Census::begin(0))
+    }
+
+    /// The same as proof of what nothing refers to any more.
+    pub(crate) fn proof(&self, admin: &Admin, cutoff: &Cutoff) -> Outcome<CompleteCensus> {
+        Ok(self.counted(admin.census(cutoff)?)?.complete()?)
+    }
+
+    fn counted(&self, mut census: Census) -> Outcome<Census> {
         for row in self.rows() {
             census.add(&row.envelope)?;
         }

@@ -22,8 +22,11 @@ use crate::row::frame::Kind;
 use crate::store::row::{MAX_ROW, Put, RowChange, RowKey, Write};
 use crate::watermark::{Mark, Subject};
 
-/// Tries of a read-change-write that others got in between of.
-const TRIES: u32 = 64;
+/// How long a read-change-write is tried that others get in between of.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a decision waits for those about the same tenant that were taken here before. Then it goes without: a store that does not
+/// answer them keeps nobody from trying.
+const TURN: Duration = Duration::from_secs(5);
 /// Longest pause before the next try; a random part of it is waited.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -60,7 +63,7 @@ impl Admin {
     /// Writes the row of a tenant that is enrolled now.
     ///
     /// # Errors
-    /// `Conflict` if there is one of that name; `RolledBack` if there was one, as the watermark has it.
+    /// `Conflict` if there is one of that name, unless this very call enrolled it before; `RolledBack` if there was one, as the watermark has it.
     pub(crate) async fn write_enrolment(&self, tenant: TenantId, policy: TenantPolicy) -> Result<()> {
         let subject = Subject::Tenant(tenant.clone());
         match self.keyring.believed_tenant(&tenant).await {
@@ -69,6 +72,9 @@ impl Admin {
             // An earlier call may have ended before it raised the watermark.
             Ok(believed) => {
                 self.keyring.settle(&subject, &believed).await?;
+                if believed.row.epoch == 1 && believed.row.policy == policy && self.has_begun(&tenant).await? {
+                    return Ok(()); // and its answer was lost
+                }
                 return Err(Error::new(ErrorKind::Conflict, "a tenant of that name is already enrolled"));
             }
         }
@@ -88,6 +94,14 @@ impl Admin {
         }
     }
 
+    /// Whether a tenant's first entry in the journal is by this actor, for this reason.
+    async fn has_begun(&self, tenant: &TenantId) -> Result<bool> {
+        let entries = self.journal(tenant.as_str()).await?;
+        Ok(entries
+            .first()
+            .is_some_and(|e| (e.actor.as_str(), e.reason.as_str()) == (self.by.actor(), self.by.reason())))
+    }
+
     /// Reads a tenant's row, changes it, and writes it if nobody else did meanwhile; else again. `change` says what was decided,
     /// or that there is nothing to write. What is to be forgotten is forgotten here before the call returns. Returns the row
     /// as it stands.
@@ -97,7 +111,10 @@ impl Admin {
         change: impl Fn(&mut TenantRecord) -> Result<Option<Decided>>,
     ) -> Result<TenantRow> {
         let subject = Subject::Tenant(tenant.clone());
-        for attempt in 0..TRIES {
+        let turn = self.keyring.turns.of(tenant);
+        let _turn = tokio::time::timeout(TURN, turn.lock()).await.ok();
+        let mut patience = Patience::default();
+        while patience.tries_again().await {
             let before = self.keyring.believed_tenant(tenant).await?;
             let mut row = before.row.record.clone();
             let Some(decided) = change(&mut row)? else {
@@ -113,7 +130,7 @@ impl Admin {
             row.keks.change(row.epoch, row.rewrap.as_ref().map_or(row.policy.keks(), |order| &order.to))?;
             row.check_stored()?;
             match self.write(&before.row, row, decided, mark.as_ref()).await {
-                Err(e) if e.kind() == ErrorKind::Conflict => pause(attempt).await,
+                Err(e) if e.kind() == ErrorKind::Conflict => {}
                 written => return written,
             }
         }
@@ -273,12 +290,27 @@ pub(crate) fn digest_of(policy: &TenantPolicy) -> Result<RowDigest> {
     Ok(RowDigest::of(&json))
 }
 
-/// Waits a random part of a time that grows: many who decide at once would get in each other's way with each try.
-async fn pause(attempt: u32) {
-    let longest = LONGEST_PAUSE.min(Duration::from_millis(2) * 2_u32.saturating_pow(attempt.min(8)));
-    let mut random = [0; 2];
-    // Without randomness they all wait the whole of it.
-    let part =
-        crate::crypto::random::from_os(&mut random).map_or(1.0, |()| f64::from(u16::from_be_bytes(random)) / 65_536.0);
-    tokio::time::sleep(longest.mul_f64(part)).await;
+/// How often and how long a decision is tried that others get in between of.
+#[derive(Default)]
+pub(crate) struct Patience {
+    began: Option<tokio::time::Instant>,
+    tries: u32,
+}
+
+impl Patience {
+    /// Whether to try once more; before that, waits a random part of a time that grows: many who decide at once would get in each
+    /// other's way with each try.
+    pub(crate) async fn tries_again(&mut self) -> bool {
+        let began = *self.began.get_or_insert_with(tokio::time::Instant::now);
+        if self.tries > 0 {
+            let longest = LONGEST_PAUSE.min(Duration::from_millis(1) * 2_u32.saturating_pow(self.tries.min(8)));
+            let mut random = [0; 2];
+            // Without randomness they all wait the whole of it.
+            let part = crate::crypto::random::from_os(&mut random)
+                .map_or(1.0, |()| f64::from(u16::from_be_bytes(random)) / 65_536.0);
+            tokio::time::sleep(longest.mul_f64(part)).await;
+        }
+        self.tries += 1;
+        self.tries == 1 || began.elapsed() < PATIENCE
+    }
 }

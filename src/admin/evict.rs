@@ -102,7 +102,7 @@ impl Admin {
             loop {
                 let page = self.keyring.store.tenants(after.as_ref(), PAGE).await?;
                 let Some((last, _)) = page.last() else {
-                    return Ok(walked);
+                    return walked.finished();
                 };
                 after = Some(last.clone());
                 for (tenant, _) in &page {

@@ -92,21 +92,30 @@ impl Admin {
             let mut pages = Pages::new(self, &id, options);
             while let Some(page) = pages.next().await? {
                 let there = page.into_iter().filter(|record| record.wrapped.is_some());
-                let exporting = there.map(|record| self.export_one(&row, record.record, kek));
-                let exported: Vec<Result<ExportedKey>> = iter(exporting).buffered(options.at_once()).collect().await;
-                for key in exported {
+                let pace = &pages.pace;
+                let exporting = there.map(|record| {
+                    let row = &row;
+                    async move {
+                        pace.turn().await;
+                        let exported = pace.unhurried(|| self.export_one(row, record.record.clone(), kek)).await;
+                        (record.key_id, exported)
+                    }
+                });
+                let exported: Vec<(KeyId, Result<ExportedKey>)> =
+                    iter(exporting).buffered(options.at_once()).collect().await;
+                for (key_id, key) in exported {
                     match key {
                         Ok(key) => {
-                            sink(key)?;
+                            sink(key).map_err(|e| pages.walked.stopped_by(e))?;
                             pages.walked.done += 1;
                         }
-                        Err(e) => pages.walked.fail(e),
+                        Err(e) => pages.walked.fail_key(key_id, e),
                     }
                 }
             }
             let (actor, reason) = (self.by.actor(), self.by.reason());
             tracing::warn!(tenant = %id, %kek, keys = pages.walked.done, actor, reason, "exported data keys");
-            Ok(pages.walked)
+            pages.walked.finished()
         };
         run.await.map_err(|e: Error| explain(e, "export", tenant))
     }

@@ -1,9 +1,10 @@
 //! Reading a tenant's journal: what was decided, by whom and why, proved complete.
 
 use crate::admin::{Admin, explain};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::TenantId;
-use crate::key::journal::{Chain, JournalEntry};
+use crate::key::journal::{Chain, Decision, JournalEntry};
+use crate::key::revocation::Selector;
 use crate::row::Stored;
 use crate::row::frame::Kind;
 
@@ -38,5 +39,37 @@ impl Admin {
             Ok(entries)
         };
         run.await.map_err(|e: Error| explain(e, "read journal", tenant))
+    }
+
+    /// The last of a tenant's decisions that `is_it` says is meant.
+    pub(crate) async fn last_decision(
+        &self,
+        tenant: &str,
+        is_it: impl Fn(&Decision) -> bool,
+    ) -> Result<Option<Decision>> {
+        let entries = self.journal(tenant).await?;
+        Ok(entries.into_iter().rev().map(|entry| entry.decision).find(is_it))
+    }
+
+    /// What came of lifting a rule. Where there was none to lift, the journal tells a repeat, whose first answer was lost, from a
+    /// slip: the last of these two verbs about the selector was `undo`.
+    pub(crate) async fn unless_done<T>(
+        &self,
+        tenant: &str,
+        lifted: Result<T>,
+        [decide, undo]: [&str; 2],
+        selector: &Selector,
+    ) -> Result<()> {
+        let slip = match lifted {
+            Err(e) if e.kind() == ErrorKind::InvalidArgument => e,
+            lifted => return lifted.map(|_| ()),
+        };
+        let is_about = |decision: &Decision| {
+            [decide, undo].contains(&decision.verb.as_str()) && decision.selector.as_ref() == Some(selector)
+        };
+        match self.last_decision(tenant, is_about).await? {
+            Some(last) if last.verb == undo => Ok(()),
+            _ => Err(slip),
+        }
     }
 }

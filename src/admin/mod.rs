@@ -6,25 +6,26 @@ pub(crate) mod evict;
 pub(crate) mod export;
 pub(crate) mod journal;
 pub(crate) mod migrate;
+pub(crate) mod policy;
 pub(crate) mod preview;
 pub(crate) mod probe;
 pub(crate) mod receipt;
 pub(crate) mod residency;
+pub(crate) mod retention;
 pub(crate) mod retire;
 pub(crate) mod revoke;
 pub(crate) mod rewrap;
 pub(crate) mod rotate;
+pub(crate) mod rules;
 pub(crate) mod suspend;
 pub(crate) mod walk;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::decide::{Decided, digest_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::attribution::Attribution;
 use crate::key::id::{KeyId, TenantId};
-use crate::key::journal::Decision;
 use crate::key::policy::TenantPolicy;
 use crate::key::record::KeyRecord;
 use crate::key::revocation::Selector;
@@ -104,7 +105,7 @@ impl Admin {
     }
 
     /// Enrols a tenant. Its KEKs are asked for first: each must be enabled and in a region
-    /// that the policy allows.
+    /// that the policy allows. Repeated by the same actor, for the same reason and with the same policy, it finds it done.
     ///
     /// # Errors
     /// `InvalidArgument` for a wrong name or policy, or a KEK whose scheme no KMS answers for; `Region` if the home region
@@ -119,37 +120,6 @@ impl Admin {
             Ok(())
         };
         run.await.map_err(|e| explain(e, "enroll", tenant))
-    }
-
-    /// Replaces a tenant's policy. It counts for new data keys at once; records that exist stay as they are. Nodes forget
-    /// cached keys as far as the new policy is narrower, within the revocation bound.
-    ///
-    /// # Errors
-    /// As [`Self::enroll`], and `UnknownTenant`; `Conflict` if it names other KEKs while a rewrap is under way.
-    pub async fn set_policy(&self, tenant: &str, policy: TenantPolicy) -> Result<()> {
-        let run = async {
-            let id = TenantId::new(tenant)?;
-            self.check_policy(&id, &policy).await?;
-            self.change(&id, |row| {
-                if row.rewrap.is_some() && row.policy.keks() != policy.keks() {
-                    return Err(Error::new(
-                        ErrorKind::Conflict,
-                        "a rewrap is under way: finish it, or rewrap to the KEKs that you want",
-                    ));
-                }
-                let decision = Decision::new("set-policy")
-                    .with("from", digest_of(&row.policy)?)
-                    .with("to", digest_of(&policy)?)
-                    .with("keks", policy.keks());
-                let forget = row.policy.forgotten_for(&policy);
-                row.policy = policy.clone();
-                Ok(Some(Decided::forgetting(decision, &Selector::everything(), forget)))
-            })
-            .await?;
-            tracing::info!(tenant = %id, actor = self.by.actor(), reason = self.by.reason(), "policy set");
-            Ok(())
-        };
-        run.await.map_err(|e: Error| explain(e, "set policy", tenant))
     }
 
     /// A tenant's row: its policy and what is revoked.

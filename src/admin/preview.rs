@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::admin::walk::{Pages, WalkOptions};
+use crate::admin::walk::{Pages, WalkOptions, Walked};
 use crate::admin::{Admin, explain};
 use crate::error::{Error, Result};
 use crate::key::id::{KeyId, TenantId};
@@ -17,7 +17,7 @@ use crate::key::tenant::TenantRecord;
 /// Most keys that a preview names, and most rows that it has; it counts them all.
 const NAMED: usize = 100;
 
-/// Data keys of one scope and state.
+/// Data keys of one scope, state and kind of period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PreviewRow {
     /// What they cover.
@@ -49,12 +49,16 @@ pub struct Preview {
     pub revoked: u64,
     /// Whether data keys made later may be covered too. Not if the selector names keys by their ids, or ends in the past.
     pub covers_new: bool,
-    /// By scope and state: the first 100.
+    /// By scope, state and kind of period: the first 100.
     pub rows: Vec<PreviewRow>,
     /// How many of the keys covered are in none of these rows.
     pub more_keys: u64,
     /// The ids of the first 100 keys covered.
     pub keys: Vec<KeyId>,
+    /// Key records that are not authentic or do not read: whether they are covered is not known.
+    pub unreadable: u64,
+    /// Which they are: the first 100.
+    pub unreadable_keys: Vec<KeyId>,
 }
 
 impl Preview {
@@ -89,6 +93,12 @@ impl fmt::Display for Preview {
         if self.more_keys > 0 {
             writeln!(f, "and {} keys of other scopes and states", self.more_keys)?;
         }
+        if self.unreadable > 0 {
+            writeln!(f, "UNREADABLE, perhaps covered: {} key records", self.unreadable)?;
+        }
+        for key_id in &self.unreadable_keys {
+            writeln!(f, "UNREADABLE: key {key_id}")?;
+        }
         Ok(())
     }
 }
@@ -102,8 +112,8 @@ impl Admin {
     pub async fn preview(&self, tenant: &str, selector: &Selector) -> Result<Preview> {
         let run = async {
             let id = TenantId::new(tenant)?;
+            self.check_rule(&id, selector).await?;
             let row = self.keyring.tenant(&id).await?;
-            selector.check(row.policy.scope_fields())?;
             let mut tally = Tally::new(&row, selector, self.keyring.clock.unix_millis())?;
             let options = WalkOptions::default().page(1000);
             let mut pages = Pages::new(self, &id, &options);
@@ -112,6 +122,8 @@ impl Admin {
                     tally.count(record);
                 }
             }
+            let Walked { failed, failed_keys, .. } = pages.walked;
+            (tally.preview.unreadable, tally.preview.unreadable_keys) = (failed, failed_keys);
             Ok(tally.preview())
         };
         run.await.map_err(|e: Error| explain(e, "preview", tenant))
@@ -121,7 +133,7 @@ impl Admin {
 struct Tally<'a> {
     row: &'a TenantRecord,
     selector: &'a Selector,
-    rows: BTreeMap<(String, &'static str), PreviewRow>,
+    rows: BTreeMap<(String, &'static str, String), PreviewRow>,
     preview: Preview,
 }
 
@@ -143,6 +155,8 @@ impl<'a> Tally<'a> {
             rows: Vec::new(),
             more_keys: 0,
             keys: Vec::new(),
+            unreadable: 0,
+            unreadable_keys: Vec::new(),
         };
         Ok(Self { row, selector, rows: BTreeMap::new(), preview })
     }
@@ -161,7 +175,9 @@ impl<'a> Tally<'a> {
             preview.keys.push(record.key_id);
         }
         let (scope, state) = (record.scope.to_string(), self.row.state_of(record).as_str());
-        let row = self.rows.entry((scope.clone(), state)).or_insert_with(|| PreviewRow {
+        // Hours and days have no order among each other.
+        let kind = record.period.as_ref().map_or("", |period| period.field().0).to_owned();
+        let row = self.rows.entry((scope.clone(), state, kind)).or_insert_with(|| PreviewRow {
             scope,
             state,
             keys: 0,

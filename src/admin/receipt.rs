@@ -3,16 +3,18 @@
 //! A receipt is JSON in a DSSE envelope (Dead Simple Signing Envelope, version 1.0.2), signed with a key that the operator
 //! holds.
 
-use base64ct::{Base64, Encoding};
+use base64ct::{Base64, Base64Url, Encoding};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+use crate::admin::walk::{Pages, WalkOptions};
 use crate::admin::{Admin, explain};
 use crate::crypto::signing::{ReceiptSigner, is_signed};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::export::Export;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::revocation::Selector;
+use crate::key::state::KeyState;
 
 /// The DSSE payload type of receipts.
 pub const RECEIPT_TYPE: &str = "application/vnd.strongroom.erasure-receipt.v1+json";
@@ -33,8 +35,15 @@ pub struct ErasureReceipt {
     pub tenant: TenantId,
     /// What was asked to be erased.
     pub selector: Selector,
+    /// Every key that it covers and that was made under an earlier epoch of the tenant than this one was erased: the rule stands
+    /// in the tenant's row.
+    pub made_before_epoch: u64,
     /// The keys that are gone.
     pub erased: Vec<ErasedKey>,
+    /// How many keys that it covers are there: they were made since.
+    pub made_since: u64,
+    /// How many rows the store listed that do not read; what they cover nobody can say.
+    pub unreadable: u64,
     /// When the receipt was issued, in Unix milliseconds.
     pub issued_at: i64,
     /// No cache of a node holds any of them after this, in Unix milliseconds: the last erasure plus the policy's cache time to
@@ -52,9 +61,10 @@ pub struct ErasureReceipt {
     pub as_listed: bool,
 }
 
-/// A receipt in its DSSE envelope. Its JSON is what is handed to the tenant.
+/// A receipt in its DSSE envelope. Its JSON is what is handed to the tenant. As DSSE 1.0.2 asks of readers, members that are not known
+/// are ignored, the key's id may be missing, and Base64 may be URL-safe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct SignedReceipt {
     payload: String,
     payload_type: String,
@@ -62,8 +72,8 @@ pub struct SignedReceipt {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ReceiptSignature {
+    #[serde(default)]
     keyid: String,
     sig: String,
 }
@@ -101,16 +111,21 @@ impl SignedReceipt {
     /// # Errors
     /// `Malformed` if nobody of that key did, or it is no receipt.
     pub fn verify(&self, public_key: &[u8; 32]) -> Result<ErasureReceipt> {
-        let payload = Base64::decode_vec(&self.payload).map_err(|_| Error::malformed("a receipt is not Base64"))?;
+        let payload = from_base64(&self.payload).ok_or_else(|| Error::malformed("a receipt is not Base64"))?;
         let message = pre_authentication(&self.payload_type, &payload);
         let is_ours = |s: &ReceiptSignature| {
-            Base64::decode_vec(&s.sig).is_ok_and(|signature| is_signed(public_key, &message, &signature))
+            from_base64(&s.sig).is_some_and(|signature| is_signed(public_key, &message, &signature))
         };
         if self.payload_type != RECEIPT_TYPE || !self.signatures.iter().any(is_ours) {
             return Err(Error::malformed("the receipt is not signed by this key"));
         }
         serde_json::from_slice(&payload).map_err(|e| Error::malformed("a signed receipt does not read").with_source(e))
     }
+}
+
+/// Either alphabet, as DSSE has it.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    Base64::decode_vec(text).or_else(|_| Base64Url::decode_vec(text)).ok()
 }
 
 /// DSSE's PAE: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body`.
@@ -121,11 +136,12 @@ fn pre_authentication(payload_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 impl Admin {
-    /// A signed receipt of the tenant's destroyed keys that `selector` covers. `backups` is how long the operator keeps backups
-    /// of the key store.
+    /// A signed receipt of an erasure that was carried out: of what `selector` covers of it, all or a part. `backups` is how long the
+    /// operator keeps backups of the key store.
     ///
     /// # Errors
-    /// `UnknownTenant` or `Unavailable`; what the signer says.
+    /// `Conflict` if no erasure that was carried out covers all that `selector` does, or wrapped bytes of it are in the store again;
+    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant` or `Unavailable`; what the signer says.
     pub async fn receipt(
         &self,
         tenant: &str,
@@ -135,15 +151,33 @@ impl Admin {
     ) -> Result<SignedReceipt> {
         let run = async {
             let id = TenantId::new(tenant)?;
+            self.check_rule(&id, &selector).await?;
             let row = self.keyring.tenant(&id).await?;
-            let gone = self.destroyed(&id, &selector).await?;
+            let covering = row.erased.iter().filter(|floor| floor.selector.includes(&selector));
+            let before = covering.map(|floor| floor.before).max().ok_or_else(|| {
+                let message = format!(
+                    "no erasure that was carried out covers all of {selector}: carry one out first, or ask for what was erased"
+                );
+                Error::new(ErrorKind::Conflict, message)
+            })?;
+            let found = self.what_is_left(&id, &selector, before).await?;
+            if found.not_destroyed > 0 {
+                let message = format!(
+                    "the store has wrapped bytes of {} keys that were erased: it was put back, or hid them; erase them again",
+                    found.not_destroyed
+                );
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
             let issued_at = self.keyring.clock.unix_millis();
-            let last = gone.iter().map(|(_, at)| *at).max().unwrap_or(issued_at);
+            let last = found.erased.iter().map(|key| key.erased_at).max().unwrap_or(issued_at);
             let after = |time: Duration| last.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
             let statement = ErasureReceipt {
                 tenant: id,
                 selector,
-                erased: gone.into_iter().map(|(key_id, erased_at)| ErasedKey { key_id, erased_at }).collect(),
+                made_before_epoch: before,
+                erased: found.erased,
+                made_since: found.made_since,
+                unreadable: found.unreadable,
                 issued_at,
                 caches_clear_at: after(row.policy.key_cache_ttl()),
                 backups_clear_at: after(backups),
@@ -155,6 +189,35 @@ impl Admin {
         };
         run.await.map_err(|e: Error| explain(e, "issue receipt", tenant))
     }
+
+    /// What the store lists of the keys that `selector` covers, where those made before an epoch were erased.
+    async fn what_is_left(&self, id: &TenantId, selector: &Selector, before: u64) -> Result<Left> {
+        let options = WalkOptions::default().page(1000);
+        let mut pages = Pages::new(self, id, &options);
+        let mut left = Left::default();
+        while let Some(page) = pages.next().await? {
+            for record in page.iter().filter(|record| selector.covers_record(record)) {
+                match record.state {
+                    KeyState::Destroyed => {
+                        left.erased.push(ErasedKey { key_id: record.key_id, erased_at: record.state_since });
+                    }
+                    _ if record.made_epoch < before => left.not_destroyed += 1,
+                    _ => left.made_since += 1,
+                }
+            }
+        }
+        left.unreadable = pages.walked.failed;
+        Ok(left)
+    }
+}
+
+/// What a walk found of keys that were erased.
+#[derive(Default)]
+struct Left {
+    erased: Vec<ErasedKey>,
+    not_destroyed: u64,
+    made_since: u64,
+    unreadable: u64,
 }
 
 #[cfg(test)]
@@ -171,10 +234,13 @@ mod tests {
 
     #[test]
     fn a_receipt_that_somebody_changed_or_signed_otherwise_is_refused() {
-        let signer = Ed25519Signer::from_seed(&mut [7; 32]).unwrap();
+        let signer = Ed25519Signer::from_seed(&mut b"thirty-two bytes of the operator".to_owned()).unwrap();
         let receipt = ErasureReceipt {
             tenant: TenantId::new("acme").unwrap(),
             selector: Selector::everything(),
+            made_before_epoch: 9,
+            made_since: 0,
+            unreadable: 0,
             erased: vec![ErasedKey { key_id: KeyId::from_bytes([9; 32]), erased_at: 5 }],
             issued_at: 6,
             caches_clear_at: 7,

@@ -11,11 +11,13 @@ use crate::error::{Error, Result};
 use crate::key::census::Census;
 use crate::key::export::Export;
 use crate::key::id::{KeyId, TenantId};
+use crate::key::kek::KekUri;
 use crate::key::kek_expression::KekExpression;
 use crate::key::record::KeyRecord;
 use crate::key::region::Region;
 use crate::key::state::KeyState;
 use crate::key::tenant::TenantRecord;
+use crate::key::wrapped_key::WrappedKey;
 
 /// Most misplaced keys that a report names one by one; it counts them all.
 const NAMED: usize = 1000;
@@ -27,7 +29,8 @@ pub struct ResidencyRow {
     pub region: Region,
     /// The KEKs that unwrap them; `None` for destroyed keys.
     pub keks: Option<KekExpression>,
-    /// Where the KEKs are, as far as their URIs or the policy say.
+    /// Where the KEKs are, those of wrappings that wait for their proof included: as their URIs or the policy say, or else their
+    /// KMS.
     pub kek_regions: BTreeSet<Region>,
     /// Their state.
     pub state: &'static str,
@@ -62,8 +65,12 @@ pub struct ResidencyReport {
     pub foreign_envelopes: u64,
     /// Which KEKs data keys were exported to: the copies are wherever these are.
     pub exports: Vec<Export>,
+    /// KEKs of which neither URI, policy nor KMS says where they are.
+    pub unknown_keks: BTreeSet<KekUri>,
     /// Key records that are not authentic or do not read: nothing is known of them.
     pub unreadable: u64,
+    /// Which they are: the first 100.
+    pub unreadable_keys: Vec<KeyId>,
 }
 
 impl ResidencyReport {
@@ -73,6 +80,7 @@ impl ResidencyReport {
             && self.misplaced_envelopes.is_empty()
             && self.foreign_envelopes == 0
             && self.unreadable == 0
+            && self.unknown_keks.is_empty()
             && !self.exports.iter().any(|export| export.foreign)
     }
 
@@ -118,8 +126,14 @@ impl fmt::Display for ResidencyReport {
             let mark = if export.foreign { "FOREIGN EXPORT" } else { "export" };
             writeln!(f, "{mark}: data keys left under {} (last at {} Unix milliseconds)", export.kek, export.last_at)?;
         }
+        for kek in &self.unknown_keks {
+            writeln!(f, "UNKNOWN: where {kek} is")?;
+        }
         if self.unreadable > 0 {
             writeln!(f, "UNREADABLE: {} key records", self.unreadable)?;
+        }
+        for key_id in &self.unreadable_keys {
+            writeln!(f, "UNREADABLE: key {key_id}")?;
         }
         Ok(())
     }
@@ -143,18 +157,31 @@ impl Admin {
             let mut pages = Pages::new(self, &id, &options);
             while let Some(page) = pages.next().await? {
                 for record in &page {
+                    for kek in tally.unlocated(record) {
+                        let described = self.keyring.kms.describe(&id, &kek).await;
+                        tally.located.insert(kek, described.ok().map(|description| description.region));
+                    }
                     tally.key(record);
                 }
             }
-            tally.report.unreadable = pages.walked.failed;
+            (tally.report.unreadable, tally.report.unreadable_keys) = (pages.walked.failed, pages.walked.failed_keys);
             Ok(tally.report())
         };
         run.await.map_err(|e: Error| explain(e, "report residency", tenant))
     }
 }
 
+/// What wraps a record's key, or is to.
+fn keks_of(record: &KeyRecord) -> BTreeSet<KekUri> {
+    let wrapped = record.wrapped.iter().chain(record.pending.as_ref().map(|pending| &pending.wrapped));
+    let expressions: Vec<KekExpression> = wrapped.map(WrappedKey::expression).collect();
+    expressions.iter().flat_map(KekExpression::keks).cloned().collect()
+}
+
 struct Tally<'a> {
     row: &'a TenantRecord,
+    /// Where KEKs are that neither their URI nor the policy locates, as their KMS says; `None` if it does not.
+    located: BTreeMap<KekUri, Option<Region>>,
     /// What the census counted, by key; what is left at the end is nobody's.
     counted: BTreeMap<(KeyId, Region), u64>,
     rows: BTreeMap<(Region, String, &'static str), ResidencyRow>,
@@ -169,6 +196,7 @@ impl<'a> Tally<'a> {
         }
         Self {
             row,
+            located: BTreeMap::new(),
             counted: census.counts().map(|(id, region, count)| ((*id, region.clone()), count)).collect(),
             rows: BTreeMap::new(),
             report: ResidencyReport {
@@ -181,16 +209,29 @@ impl<'a> Tally<'a> {
                 misplaced_envelopes: misplaced,
                 foreign_envelopes: 0,
                 exports: row.exports.clone(),
+                unknown_keks: BTreeSet::new(),
                 unreadable: 0,
+                unreadable_keys: Vec::new(),
             },
         }
     }
 
+    /// The record's KEKs whose region has to be asked for.
+    fn unlocated(&self, record: &KeyRecord) -> Vec<KekUri> {
+        let unstated = |kek: &KekUri| self.row.policy.kek_region(kek).is_none() && !self.located.contains_key(kek);
+        keks_of(record).into_iter().filter(unstated).collect()
+    }
+
     fn key(&mut self, record: &KeyRecord) {
         let (policy, state) = (&self.row.policy, self.row.state_of(record));
-        let keks = record.wrapped.as_ref().map(crate::key::wrapped_key::WrappedKey::expression);
-        let kek_regions: BTreeSet<Region> =
-            keks.iter().flat_map(KekExpression::keks).filter_map(|kek| policy.kek_region(kek)).collect();
+        let keks = record.wrapped.as_ref().map(WrappedKey::expression);
+        let mut kek_regions = BTreeSet::new();
+        for kek in keks_of(record) {
+            match policy.kek_region(&kek).or_else(|| self.located.get(&kek).cloned().flatten()) {
+                Some(region) => drop(kek_regions.insert(region)),
+                None => drop(self.report.unknown_keks.insert(kek)),
+            }
+        }
         let destroyed = state == KeyState::Destroyed;
         let allowed =
             destroyed || (policy.allows(&record.region) && kek_regions.iter().all(|region| policy.allows(region)));
@@ -202,13 +243,15 @@ impl<'a> Tally<'a> {
         let row = self.rows.entry(at).or_insert_with(|| ResidencyRow {
             region: record.region.clone(),
             keks,
-            kek_regions,
+            kek_regions: BTreeSet::new(),
             state: state.as_str(),
             keys: 0,
             envelopes: 0,
             oldest: i64::MAX,
             allowed,
         });
+        row.allowed &= allowed;
+        row.kek_regions.extend(kek_regions);
         row.keys += 1;
         row.envelopes += envelopes;
         row.oldest = row.oldest.min(record.created_at);

@@ -51,27 +51,26 @@ impl Admin {
     /// [`Self::rotate_after_compromise`]. No KMS call. Repeat it after a failure: what is done stays done.
     ///
     /// # Errors
-    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant` or `Unavailable`.
+    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant` or `Unavailable`. If a record does not read, or
+    /// could not be changed, all others are done first: then an error of that kind names it and carries [`Walked`].
     pub async fn rotate_all(&self, tenant: &str, selector: Selector, options: &WalkOptions) -> Result<Walked> {
         let run = async {
             let id = TenantId::new(tenant)?;
-            selector.check(self.keyring.tenant(&id).await?.policy.scope_fields())?;
+            self.check_rule(&id, &selector).await?;
             let mut changed = Vec::new();
             let mut pages = Pages::new(self, &id, options);
             while let Some(page) = pages.next().await? {
                 let now = self.keyring.clock.unix_millis();
                 let due = |r: &KeyRecord| r.state == KeyState::Active && selector.covers_record(r);
-                let deactivated =
-                    self.update_due(page, due, |r| r.into_state(KeyState::Deactivated, now, &self.by)).await?;
-                pages.walked.done += deactivated.len() as u64;
-                changed.extend(deactivated);
+                let change = |r: KeyRecord| r.into_state(KeyState::Deactivated, now, &self.by);
+                changed.extend(self.update_due(&mut pages.walked, page, due, change).await?);
             }
             let walked = pages.walked;
             let decision = Decision::new("rotate-all").about(&selector).with("keys", walked.done);
             let decision = decision.changed(changed.into_iter().take(MAX_ENTRY_KEYS));
             self.change(&id, |_| Ok(Some(Decided::forgetting(decision.clone(), &selector, Forget::Sealing)))).await?;
             tracing::info!(tenant = %id, %selector, keys = walked.done, actor = self.by.actor(), "rotated data keys on demand");
-            Ok(walked)
+            walked.finished()
         };
         run.await.map_err(|e: Error| explain(e, "rotate", tenant))
     }
@@ -83,7 +82,7 @@ impl Admin {
     ///
     /// # Errors
     /// `InvalidArgument` if the selector could cover nothing; `Limit` beyond 10 000 such rules that none includes;
-    /// `UnknownTenant` or `Unavailable`.
+    /// `UnknownTenant` or `Unavailable`. The rule stands before any record is looked at; of records as [`Self::rotate_all`].
     pub async fn rotate_after_compromise(
         &self,
         tenant: &str,
@@ -92,13 +91,13 @@ impl Admin {
     ) -> Result<Walked> {
         let run = async {
             let id = TenantId::new(tenant)?;
+            self.check_rule(&id, &selector).await?;
             self.change(&id, |row| {
-                selector.check(row.policy.scope_fields())?;
                 let before = row.epoch + 1;
                 floor::add(&mut row.compromised, Floor { selector: selector.clone(), before })?;
                 let decision =
                     Decision::new("rotate-after-compromise").about(&selector).with("made-before-epoch", before);
-                Ok(Some(Decided::forgetting(decision, &selector, Forget::Sealing)))
+                Ok(Some(Decided::forgetting(decision, &selector, Forget::Sealing).always()))
             })
             .await?;
             let mut pages = Pages::new(self, &id, options);
@@ -106,13 +105,12 @@ impl Admin {
                 let now = self.keyring.clock.unix_millis();
                 let row = self.keyring.tenant(&id).await?;
                 let due = |r: &KeyRecord| r.state == KeyState::Active && row.is_compromised(r);
-                let given_up =
-                    self.update_due(page, due, |r| r.into_state(KeyState::Compromised, now, &self.by)).await?;
-                pages.walked.done += given_up.len() as u64;
+                let change = |r: KeyRecord| r.into_state(KeyState::Compromised, now, &self.by);
+                self.update_due(&mut pages.walked, page, due, change).await?;
             }
             let walked = pages.walked;
             tracing::warn!(tenant = %id, %selector, keys = walked.done, actor = self.by.actor(), "gave up data keys after a compromise");
-            Ok(walked)
+            walked.finished()
         };
         run.await.map_err(|e: Error| explain(e, "rotate after compromise", tenant))
     }

@@ -1,6 +1,6 @@
 //! Incident mode: opening is suspended while sealing goes on, for a scope, a tenant or the whole fleet, until a stated time.
 
-use crate::admin::decide::Decided;
+use crate::admin::decide::{Decided, Patience};
 use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::{Change, Forget};
@@ -18,7 +18,8 @@ use crate::watermark::Subject;
 impl Admin {
     /// Suspends opening under the keys that `selector` covers until `until` (Unix milliseconds): messages are sealed as before, and
     /// opening them is refused (`Suspended`) within the revocation bound, on every node, until the suspension ends by
-    /// itself or [`Self::resume_opens`] lifts it. Repeated with the same selector it sets another end.
+    /// itself or [`Self::resume_opens`] lifts it. Repeated with the same selector it sets another end. Where 1000 stand already, it
+    /// takes the place of the narrower ones, and ends no sooner than they would have.
     ///
     /// # Errors
     /// `InvalidArgument` if the selector could cover nothing, or `until` is past; `Limit` beyond 1000 at a time;
@@ -28,11 +29,9 @@ impl Admin {
             let id = TenantId::new(tenant)?;
             let since = self.keyring.clock.unix_millis();
             check_end(until, since)?;
+            self.check_rule(&id, &selector).await?;
             self.change(&id, |row| {
-                selector.check(row.policy.scope_fields())?;
-                // What ended is dropped by whoever comes next.
-                row.suspensions.retain(|s| since < s.until && s.selector != selector);
-                row.suspensions.push(Suspension { selector: selector.clone(), since, until });
+                row.suspend_opens(Suspension { selector: selector.clone(), since, until });
                 let decision = Decision::new("suspend-opens").about(&selector).with("until", until);
                 Ok(Some(Decided::forgetting(decision, &selector, Forget::Keys).always()))
             })
@@ -43,23 +42,25 @@ impl Admin {
         run.await.map_err(|e: Error| explain(e, "suspend opens", tenant))
     }
 
-    /// Lifts a suspension of opening before its end. What other suspensions cover stays suspended.
+    /// Lifts a suspension of opening before its end. What other suspensions cover stays suspended. Repeated, it finds it done.
     ///
     /// # Errors
     /// `InvalidArgument` if there is no such suspension; `UnknownTenant` or `Unavailable`.
     pub async fn resume_opens(&self, tenant: &str, selector: Selector) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
-            self.change(&id, |row| {
-                let before = row.suspensions.len();
-                row.suspensions.retain(|s| s.selector != selector);
-                if row.suspensions.len() == before {
-                    return Err(Error::invalid("there is no such suspension; list them with Admin::tenant"));
-                }
-                let decision = Decision::new("resume-opens").about(&selector);
-                Ok(Some(Decided::quiet(decision)))
-            })
-            .await?;
+            let lifted = self
+                .change(&id, |row| {
+                    let before = row.suspensions.len();
+                    row.suspensions.retain(|s| s.selector != selector);
+                    if row.suspensions.len() == before {
+                        return Err(Error::invalid("there is no such suspension; list them with Admin::tenant"));
+                    }
+                    let decision = Decision::new("resume-opens").about(&selector);
+                    Ok(Some(Decided::quiet(decision)))
+                })
+                .await;
+            self.unless_done(tenant, lifted, ["suspend-opens", "resume-opens"], &selector).await?;
             tracing::info!(tenant = %id, %selector, actor = self.by.actor(), reason = self.by.reason(), "opening resumed");
             Ok(())
         };
@@ -106,7 +107,8 @@ impl Admin {
         if self.keyring.source.is_none() {
             return Err(Error::invalid("a store that is trusted has no room, and no fleet's row"));
         }
-        for _ in 0..super::TRIES {
+        let mut patience = Patience::default();
+        while patience.tries_again().await {
             let (mark, expected) = match self.keyring.believed_fleet().await {
                 Ok(Some(before)) => (self.keyring.settle(&Subject::Fleet, &before).await?, Some(before.row.digest)),
                 // Gone, or another one: the watermark says which was the last, and this decision comes after it.

@@ -14,17 +14,38 @@ pub(crate) const MAX_MESSAGES: u64 = 1 << 40;
 /// what a lot leaves unused goes back.
 ///
 /// The budget can only be over-drawn by nobody: a message is sealed only out of a drawn lot.
-pub(crate) struct Budget(AtomicU64);
+pub(crate) struct Budget {
+    left: AtomicU64,
+    /// What it began with.
+    messages: u64,
+}
 
 impl Budget {
     /// A budget of `messages`, at most 2^40.
     pub(crate) fn new(messages: u64) -> Self {
-        Self(AtomicU64::new(messages.min(MAX_MESSAGES)))
+        Self::after(messages, 0)
+    }
+
+    /// A budget of `messages`, `used` of which are gone.
+    pub(crate) fn after(messages: u64, used: u64) -> Self {
+        let messages = messages.min(MAX_MESSAGES);
+        Self { left: AtomicU64::new(messages.saturating_sub(used)), messages }
+    }
+
+    /// How many messages were drawn from it and did not come back.
+    pub(crate) fn used(&self) -> u64 {
+        self.messages.saturating_sub(self.left.load(Ordering::Relaxed))
+    }
+
+    /// How many can still be drawn.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Whether no lot can be drawn any more.
     pub(crate) fn is_spent(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.left.load(Ordering::Relaxed) == 0
     }
 
     /// Draws a lot of at most [`MAX_LOT`], or nothing if the budget is spent. Never more than an eighth of what is left,
@@ -32,7 +53,7 @@ impl Budget {
     pub(crate) fn draw(self: &Arc<Self>) -> Option<Lot> {
         let lot = |left: u64| (left / 8).clamp(1, MAX_LOT);
         let taken = |left: u64| left.checked_sub(lot(left));
-        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).map(lot).ok()?;
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).map(lot).ok()?;
         Some(Lot { left, budget: Arc::clone(self) })
     }
 }
@@ -64,7 +85,7 @@ impl Lot {
 
 impl Drop for Lot {
     fn drop(&mut self) {
-        self.budget.0.fetch_add(self.left, Ordering::Relaxed);
+        self.budget.left.fetch_add(self.left, Ordering::Relaxed);
     }
 }
 
@@ -105,15 +126,15 @@ mod tests {
         let mut lot = budget.draw().unwrap();
         assert!(lot.is_of(&budget) && !lot.is_of(&other));
         assert!(lot.take_one());
-        assert_eq!(budget.0.load(Ordering::Relaxed), 70);
+        assert_eq!(budget.left(), 70);
         drop(lot);
-        assert_eq!(budget.0.load(Ordering::Relaxed), 79);
-        assert_eq!(other.0.load(Ordering::Relaxed), 80);
+        assert_eq!(budget.left(), 79);
+        assert_eq!(other.left(), 80);
     }
 
     #[test]
     fn more_than_2_to_the_40_is_no_budget() {
-        assert_eq!(Budget::new(u64::MAX).0.load(Ordering::Relaxed), MAX_MESSAGES);
+        assert_eq!(Budget::new(u64::MAX).left(), MAX_MESSAGES);
     }
 
     #[test]

@@ -52,8 +52,8 @@ impl ChunkCipher {
         let (algorithm, name) = aead(suite);
         let info: [&[u8]; 5] = [LABEL, name, &[0], salt, context];
         let schedule: Secret<SCHEDULE_LEN> = Secret::filled_by(|into| kdf::expand(input_key.expose(), &info, into))?;
-        let (key, rest) = schedule.expose().split_first_chunk::<32>().ok_or_else(Error::unopenable)?;
-        let (nonce, commitment) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(Error::unopenable)?;
+        let (key, rest) = schedule.expose().split_first_chunk::<32>().ok_or_else(Error::unopenable_file)?;
+        let (nonce, commitment) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(Error::unopenable_file)?;
         let mut public = [0; COMMITMENT_LEN];
         public.copy_from_slice(commitment);
         let aead = AeadKey::new(backend, algorithm, key).map_err(|Refused| backend_failed())?;
@@ -182,7 +182,7 @@ impl OpenKey {
         let equal: bool = expected.ct_eq(commitment).into();
         // The right commitment of a forged file is nobody's business.
         expected.zeroize();
-        if equal { Ok(Self(cipher)) } else { Err(Error::unopenable()) }
+        if equal { Ok(Self(cipher)) } else { Err(Error::unopenable_file()) }
     }
 
     /// Verifies and decrypts the chunk numbered `chunk` from one place to another. When it refuses, `to` holds no

@@ -3,6 +3,7 @@
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use zeroize::Zeroize;
 
+use crate::crypto::secret::is_uniform;
 use crate::error::{Error, Result};
 
 /// Signs receipts. Implement it over an HSM or a KMS, or use [`Ed25519Signer`].
@@ -34,11 +35,16 @@ impl Ed25519Signer {
     /// Takes the 32-byte seed (RFC 8032's private key) and wipes it in `seed`.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is not 32 bytes long.
+    /// `InvalidArgument` if it is not 32 bytes long, or all bytes are equal: an unset or placeholder key.
     pub fn from_seed(seed: &mut [u8]) -> Result<Self> {
+        let is_placeholder = is_uniform(seed);
         let key = <&[u8; 32]>::try_from(&*seed).map(SigningKey::from_bytes);
         seed.zeroize();
-        key.map(Self).map_err(|_| Error::invalid("an Ed25519 seed has exactly 32 bytes"))
+        let key = key.map_err(|_| Error::invalid("an Ed25519 seed has exactly 32 bytes"))?;
+        if is_placeholder {
+            return Err(Error::invalid("an Ed25519 seed of equal bytes is a placeholder; draw 32 random bytes"));
+        }
+        Ok(Self(key))
     }
 
     /// The 32 bytes that verify.
@@ -92,5 +98,6 @@ mod tests {
         assert!(!is_signed(&[7; 32], &bytes("af82"), &signature));
         assert!(!is_signed(&signer.public_key(), &bytes("af82"), &signature[1..]));
         assert!(Ed25519Signer::from_seed(&mut [1; 31]).is_err());
+        assert!(Ed25519Signer::from_seed(&mut [1; 32]).is_err(), "a placeholder");
     }
 }

@@ -3,6 +3,8 @@
 //! NIST SP 800-133 rev. 2, section 6.3, method 2: the key is the exclusive-or of its components. All but one component are
 //! random, the last is the key xored with them; any set that lacks one is independent of the key.
 
+use std::borrow::Borrow;
+
 use zeroize::Zeroize;
 
 use crate::crypto::secret::DataKey;
@@ -25,17 +27,17 @@ pub(crate) fn split(key: &DataKey, parts: usize) -> Result<Vec<DataKey>> {
 ///
 /// # Errors
 /// `KeyMismatch` for fewer than two, or components of no key: the result's bytes are all equal.
-pub(crate) fn join(components: &[DataKey]) -> Result<DataKey> {
+pub(crate) fn join<K: Borrow<DataKey>>(components: &[K]) -> Result<DataKey> {
     match components.split_first() {
-        Some((first, others)) if !others.is_empty() => xor(first, others),
+        Some((first, others)) if !others.is_empty() => xor(first.borrow(), others),
         _ => Err(Error::new(ErrorKind::KeyMismatch, "a split key has fewer than two components")),
     }
 }
 
-fn xor(first: &DataKey, others: &[DataKey]) -> Result<DataKey> {
+fn xor<K: Borrow<DataKey>>(first: &DataKey, others: &[K]) -> Result<DataKey> {
     let mut bytes = *first.expose();
     for other in others {
-        bytes.iter_mut().zip(other.expose()).for_each(|(byte, mask)| *byte ^= mask);
+        bytes.iter_mut().zip(other.borrow().expose()).for_each(|(byte, mask)| *byte ^= mask);
     }
     let key = DataKey::take(&mut bytes);
     bytes.zeroize();

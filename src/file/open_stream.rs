@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
 
+use crate::crypto::secret::Plaintext;
 use crate::file::seal_writer::copy;
 use crate::format::stream::StreamOpener;
 
@@ -42,7 +43,8 @@ where
 {
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
-            let out = Bytes::copy_from_slice(self.opener.output()?);
+            // Wiped once nobody holds it.
+            let out = Bytes::from_owner(Plaintext::new(self.opener.output()?.to_vec()));
             if !out.is_empty() {
                 self.opener.take(out.len());
                 return Poll::Ready(Ok(Some(out)));

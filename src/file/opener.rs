@@ -53,7 +53,7 @@ impl FileOpener {
     /// # Errors
     /// `Unopenable` if it is not that file, whole and unchanged.
     pub fn open_bytes(self, file: &[u8]) -> Result<Plaintext> {
-        let chunks = file.strip_prefix(self.head.as_bytes()).ok_or_else(Error::unopenable)?;
+        let chunks = file.strip_prefix(self.head.as_bytes()).ok_or_else(Error::unopenable_file)?;
         let mut text = Plaintext::new(vec![0; plain_part(chunks.len())]);
         self.decryptor.open_all(chunks, text.bytes_mut())?;
         Ok(text)

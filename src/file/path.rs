@@ -14,11 +14,14 @@ use crate::file::sealer::FileSealer;
 use crate::format::chunk::{Decryptor, Encryptor, LastTurn, Turn};
 use crate::format::file::FileHead;
 use crate::format::layout::{CHUNK_LEN, SEALED_CHUNK_LEN};
+use crate::shared_file;
 
 const OPEN: &str = "the source file could not be opened";
 
+/// # Errors
+/// `InvalidArgument` for a pipe, a folder or anything else than a regular file.
 fn open_source(path: &Path) -> Result<(File, Metadata)> {
-    let file = File::open(path).doing(OPEN)?;
+    let file = shared_file::options().read(true).open(path).doing(OPEN)?;
     let metadata = file.metadata().doing(OPEN)?;
     if metadata.is_file() {
         return Ok((file, metadata));
@@ -82,16 +85,16 @@ pub(crate) fn seal_blocks(
     )
 }
 
-/// Opens the chunks of `source` into `target`. Only if it succeeds has all that was written been verified as a whole.
+/// Opens the chunks of `source`, of which `read` was read before them, into `target`. Only if it succeeds has all that was written been verified as a whole.
 pub(crate) fn open_blocks(
     decryptor: &Decryptor,
     mut source: impl Read + Send,
     mut target: impl Write + Send,
     options: &FileOptions,
-    total: u64,
+    read: Progress,
 ) -> Result<()> {
     let mut next = Some(0);
-    let mut done = 0;
+    let Progress { mut done, total } = read;
     pipeline::run(
         options.worker_count(),
         |block| {
@@ -155,8 +158,8 @@ impl FileSealer {
     /// Seals the file `source` into `target`, replacing what is there. Blocks the calling thread; see
     /// [`seal_path`](Self::seal_path).
     ///
-    /// The target appears whole or not at all: it is written beside its place, made durable and renamed. It gets the
-    /// permissions of the source. Works on all cores, with 1 MiB for each, whatever the size.
+    /// The target appears whole or not at all: it is written beside its place, made durable and renamed. A target that is a
+    /// symbolic link stays one: the file behind it is replaced. It gets the permissions of the source. Works on all cores, with 1 MiB for each, whatever the size.
     ///
     /// # Errors
     /// `Io` if reading or writing fails or there is no room, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1,
@@ -202,7 +205,7 @@ impl FileOpener {
         options: &FileOptions,
     ) -> Result<()> {
         let (_, decryptor) = self.into_parts();
-        open_blocks(&decryptor, chunks, &mut target, options, 0)
+        open_blocks(&decryptor, chunks, &mut target, options, Progress { done: 0, total: 0 })
             .and_then(|()| target.flush().doing("the target could not be written"))
             .map_err(|e| e.with_operation("open file"))
     }
@@ -211,7 +214,8 @@ impl FileOpener {
     /// [`open_path`](Self::open_path).
     ///
     /// Nothing appears at the target before the last chunk is verified; until then the plaintext is in a file beside it
-    /// that only its owner can read. The target gets the permissions of the source. Works on all cores, with 1 MiB
+    /// that only its owner can read, on Linux one without a name, which goes with the process. A target that is a symbolic link
+    /// stays one: the file behind it is replaced. The target gets the permissions of the source. Works on all cores, with 1 MiB
     /// for each, whatever the size.
     ///
     /// # Errors
@@ -225,14 +229,14 @@ impl FileOpener {
     fn open_paths(self, source: &Path, target: &Path, options: &FileOptions) -> Result<()> {
         let (mut file, metadata) = open_source(source)?;
         if FileHead::read_from(&mut file)? != *self.head() {
-            return Err(Error::unopenable());
+            return Err(Error::unopenable_file());
         }
         // A length that no sealed file has is refused before anything is written.
-        let plain_len = self.layout().plain_len(metadata.len()).map_err(|_| Error::unopenable())?;
+        let plain_len = self.layout().plain_len(metadata.len()).map_err(|_| Error::unopenable_file())?;
         let mut opened = AtomicFile::create(target, plain_len)?;
         let (head, decryptor) = self.into_parts();
-        let total = metadata.len() - (head.as_bytes().len() as u64).min(metadata.len());
-        open_blocks(&decryptor, &file, opened.writer(), options, total)?;
+        let read = Progress { done: head.as_bytes().len() as u64, total: metadata.len() };
+        open_blocks(&decryptor, &file, opened.writer(), options, read)?;
         options.cancel.check()?;
         opened.commit(&metadata)
     }
@@ -256,7 +260,7 @@ impl FileHead {
     /// `Malformed` if it is no sealed file, `Io` if it cannot be read.
     pub async fn read_path(path: &Path) -> Result<Self> {
         let path = path.to_owned();
-        blocking(FileOptions::new(), move |_| Self::read_from(&mut File::open(path).doing(OPEN)?)).await
+        blocking(FileOptions::new(), move |_| Self::read_from(&mut open_source(&path)?.0)).await
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 
 use crate::crypto::secret::Plaintext;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::chunk::Decryptor;
 use crate::format::layout::{CHUNK_LEN, FileLayout, SEALED_CHUNK_LEN};
 
@@ -99,14 +99,15 @@ impl<S: RangeSource> RangeReader<S> {
     /// The whole range stands in memory; see [`Self::stream`] for long ones.
     ///
     /// # Errors
-    /// `InvalidArgument` if the file ends before the range does, `Unopenable` if a chunk does not open or the file was
+    /// `InvalidArgument` if the file ends before the range does, or the source answers more than was asked for; `Unavailable` if
+    /// it answers less; `Unopenable` if a chunk does not open or the file was
     /// cut short; whatever the source fails with.
     pub async fn read_range(&self, offset: u64, len: u64) -> Result<Plaintext> {
         self.read_checked(self.check(offset, len).await?).await.map_err(|e| e.with_operation("read range"))
     }
 
-    /// The same as a stream of pieces of at most 1 MiB, fetched one by one as they are asked for. It ends after the first
-    /// error.
+    /// The same as a stream of pieces of at most 1 MiB, fetched one by one as they are asked for, each wiped once
+    /// nobody holds it. It ends after the first error.
     pub fn stream(&self, offset: u64, len: u64) -> impl Stream<Item = Result<Bytes>> + Send + '_ {
         enum Next {
             Check,
@@ -127,7 +128,7 @@ impl<S: RangeSource> RangeReader<S> {
             let boundary = (start / CHUNK_LEN as u64 + STREAMED_CHUNKS) * CHUNK_LEN as u64;
             let piece_end = boundary.min(end);
             match self.read_checked(start..piece_end).await {
-                Ok(piece) => Some((Ok(Bytes::from(piece.into_unwiped())), Next::At(piece_end, end))),
+                Ok(piece) => Some((Ok(Bytes::from_owner(piece)), Next::At(piece_end, end))),
                 Err(e) => Some((Err(e), Next::Over)),
             }
         })
@@ -187,6 +188,17 @@ impl<S: RangeSource> RangeReader<S> {
     /// `range` of the sealed file in a buffer of our own.
     async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let bytes = self.source.fetch(range.clone()).await?;
-        if bytes.len() as u64 == range.end - range.start { Ok(Vec::from(bytes)) } else { Err(Error::unopenable()) }
+        let (wanted, got) = (range.end - range.start, bytes.len() as u64);
+        // Nothing was opened yet: this is no word about the file.
+        if got < wanted {
+            let message = format!("the source answered {got} of the {wanted} bytes that were asked for; retry");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        if got > wanted {
+            return Err(Error::invalid(format!(
+                "the source answered {got} bytes where {wanted} were asked for; it has to answer ranges"
+            )));
+        }
+        Ok(Vec::from(bytes))
     }
 }

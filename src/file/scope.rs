@@ -1,6 +1,7 @@
 //! Files of a scope: where the key comes from.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::opener::FileOpener;
@@ -9,6 +10,7 @@ use crate::file::sealer::FileSealer;
 use crate::format::context::Field;
 use crate::format::file::FileHead;
 use crate::key::id::KeyId;
+use crate::keyring::cache::CachedKey;
 use crate::keyring::hands::Held;
 use crate::sealer::{InHand, ScopeHandle};
 
@@ -43,17 +45,22 @@ impl ScopeHandle {
     ///
     /// [`TenantPolicy::bind_files`]: crate::TenantPolicy::bind_files
     pub async fn file_sealer(&self, context: &[Field<'_>]) -> Result<FileSealer> {
-        let make = |held: &mut Held, _| InHand::Done(held.key().key.file_key().sealer(context).map(FileSealer::new));
+        let make = |held: &mut Held, _| {
+            held.key().note_sealing();
+            InHand::Done(held.key().key.file_key().sealer(context).map(FileSealer::new))
+        };
         let sealer = match self.with_sealing_key_in_hand(0, make) {
             InHand::Done(sealer) => sealer,
             InHand::Missing => self.file_sealer_loading(context).await,
         };
-        sealer.map_err(|e| self.explain(e, "seal file"))
+        let limited = sealer.map(|sealer| sealer.limited(Arc::clone(&self.keyring.clock)));
+        limited.map_err(|e| self.explain(e, "seal file"))
     }
 
     async fn file_sealer_loading(&self, context: &[Field<'_>]) -> Result<FileSealer> {
         let key = self.load_sealing().await?;
         if self.keyring.now() < key.seals_until {
+            key.note_sealing();
             return key.key.file_key().sealer(context).map(FileSealer::new);
         }
         Err(Error::new(ErrorKind::Unavailable, "the KMS took longer than the policy's cache time to live; retry"))
@@ -70,17 +77,19 @@ impl ScopeHandle {
     }
 
     async fn make_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
+        // Warm or cold, the same.
+        self.keyring.check_served(head.header().region())?;
         let key_id = KeyId::from_bytes(*head.header().key_id());
-        let decryptor = match self.with_key_id_in_hand(&key_id, |key| key.key.file_key().opener(head, context)) {
-            InHand::Done(made) => made?,
-            InHand::Missing => {
-                self.keyring.check_served(head.header().region())?;
-                let key = self.load_opening(&key_id).await?;
-                if key.key.scope() != self.scope() {
-                    return Err(Error::unopenable());
-                }
-                key.key.file_key().opener(head, context)?
+        let open = |key: &Arc<CachedKey>| {
+            if self.is_of_scope(key) {
+                return key.key.file_key().opener(head, context);
             }
+            tracing::debug!(tenant = %self.tenant(), %key_id, "a file does not open: another scope");
+            Err(Error::unopenable_file())
+        };
+        let decryptor = match self.with_key_id_in_hand(&key_id, open) {
+            InHand::Done(made) => made?,
+            InHand::Missing => open(&self.load_opening(&key_id).await?)?,
         };
         Ok(FileOpener::new(head.clone(), decryptor))
     }

@@ -1,21 +1,28 @@
 //! What seals one file.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
 
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::file::async_writer::AsyncSealWriter;
 use crate::file::seal_stream::SealStream;
 use crate::file::seal_writer::SealWriter;
-use crate::format::chunk::Encryptor;
+use crate::format::chunk::{Encryptor, End};
 use crate::format::file::FileHead;
 use crate::format::layout::{CHUNK_LEN, FileLayout, SEALED_CHUNK_LEN};
 use crate::format::stream::StreamSealer;
 
-/// Seals one file, of 0 bytes to 4 PiB - 1.
+/// How long a [`FileSealer`] seals after it was made. So a key that is out of use has no writer when that is over, on any node,
+/// and can be retired ([`Admin::cutoff`](crate::Admin::cutoff)).
+pub const FILE_SEALING_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Seals one file, of 0 bytes to 4 PiB - 1, within a day ([`FILE_SEALING_LIMIT`]): later it says `Limit`, and the file is cut short.
 ///
 /// It has looked its key up and drawn the file's salt; everything from here on needs neither KMS nor store. It holds the
 /// key of this file alone. Every method that seals consumes it, and it cannot be cloned, so that a salt serves one file:
@@ -30,7 +37,8 @@ use crate::format::stream::StreamSealer;
 /// In a process that is forked off ([`HotScope`](crate::HotScope)), and after [`Strongroom::reseed`](crate::Strongroom::reseed),
 /// sealers and writers made before seal nothing more: they say `Unavailable`, and the file has to be sealed from its start.
 ///
-/// A sealed file is longer than its plaintext by 99 bytes, the region's name, and 16 bytes for each started 16 KiB.
+/// A sealed file is longer than its plaintext by 99 bytes, the region's name, and 16 bytes for each chunk: of those of 16 KiB, and of
+/// the last one, which is shorter and may be empty.
 pub struct FileSealer {
     head: FileHead,
     encryptor: Encryptor,
@@ -39,6 +47,12 @@ pub struct FileSealer {
 impl FileSealer {
     pub(crate) fn new((head, encryptor): (FileHead, Encryptor)) -> Self {
         Self { head, encryptor }
+    }
+
+    /// The same, for as long as a file may take from now on.
+    pub(crate) fn limited(self, clock: Arc<dyn Clock>) -> Self {
+        let at = clock.monotonic().saturating_add(FILE_SEALING_LIMIT);
+        Self { encryptor: self.encryptor.ending(End { clock, at }), ..self }
     }
 
     pub(crate) fn into_parts(self) -> (FileHead, Encryptor) {

@@ -71,7 +71,7 @@ impl<R: Read + Seek> SeekReader<R> {
         self.file.seek(SeekFrom::Start(start)).doing("seeking in the file failed")?;
         match self.file.read_exact(sealed) {
             // It has become shorter under our hands.
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Error::unopenable()),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Error::unopenable_file()),
             read => read.doing("the file could not be read")?,
         }
         let len = if number == last {

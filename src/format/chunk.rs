@@ -10,7 +10,9 @@
 //! the other, each with room for its tag, so that it is read, sealed in place, and written in one piece.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::crypto::aead::{Refused, TAG_LEN};
 use crate::crypto::chunked::{OpenKey, SealKey};
 use crate::error::{Error, Result};
@@ -20,6 +22,26 @@ use crate::format::layout::{CHUNK_LEN, MAX_CHUNKS, SEALED_CHUNK_LEN};
 pub(crate) struct Encryptor {
     key: Arc<SealKey>,
     next: u64,
+    end: Option<End>,
+}
+
+/// Until when a file can be sealed to its end.
+pub(crate) struct End {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) at: Duration,
+}
+
+impl End {
+    /// # Errors
+    /// `Limit` if that is over.
+    fn check(end: Option<&Self>) -> Result<()> {
+        if end.is_some_and(|end| end.clock.monotonic() >= end.at) {
+            return Err(Error::limit(
+                "the file took longer to seal than a day, and its data key may be retired by now; seal it again from its start",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Full chunks whose numbers have been given out to be sealed once.
@@ -33,11 +55,18 @@ pub(crate) struct Turn {
 pub(crate) struct LastTurn {
     key: Arc<SealKey>,
     number: u64,
+    end: Option<End>,
 }
 
 impl Encryptor {
     pub(crate) fn new(key: SealKey) -> Self {
-        Self { key: Arc::new(key), next: 0 }
+        Self { key: Arc::new(key), next: 0, end: None }
+    }
+
+    /// Seals nothing more from then on.
+    pub(crate) fn ending(mut self, end: End) -> Self {
+        self.end = Some(end);
+        self
     }
 
     /// What stands before the first chunk: salt and commitment.
@@ -49,8 +78,9 @@ impl Encryptor {
     ///
     /// # Errors
     /// `Limit` if no number would be left for the last chunk: "If the chunk counter reaches or exceeds 2^38 while
-    /// encrypting or decrypting, implementations MUST abort."
+    /// encrypting or decrypting, implementations MUST abort." And `Limit` if the file's time is over.
     pub(crate) fn turn(&mut self, chunks: usize) -> Result<Turn> {
+        End::check(self.end.as_ref())?;
         let first = self.next;
         let next = first.checked_add(chunks as u64).filter(|next| *next < MAX_CHUNKS);
         self.next = next.ok_or_else(too_long)?;
@@ -59,7 +89,7 @@ impl Encryptor {
 
     /// Ends the file: only its last chunk is left to seal.
     pub(crate) fn finish(self) -> LastTurn {
-        LastTurn { key: self.key, number: self.next }
+        LastTurn { key: self.key, number: self.next, end: self.end }
     }
 
     /// As if `next` full chunks had been sealed.
@@ -116,6 +146,7 @@ impl Turn {
 impl LastTurn {
     /// Seals `text`, of less than 16 384 bytes, into `chunk`, which has 16 bytes more.
     pub(crate) fn seal_from(self, text: &[u8], chunk: &mut [u8]) -> Result<()> {
+        End::check(self.end.as_ref())?;
         if chunk.len() >= SEALED_CHUNK_LEN {
             return Err(wrong_length());
         }
@@ -124,6 +155,7 @@ impl LastTurn {
 
     /// Seals the last chunk in place: less than 16 384 bytes of plaintext, then 16 bytes of room for the tag.
     pub(crate) fn seal(self, chunk: &mut [u8]) -> Result<()> {
+        End::check(self.end.as_ref())?;
         if chunk.len() >= SEALED_CHUNK_LEN {
             return Err(wrong_length());
         }
@@ -152,7 +184,7 @@ impl Decryptor {
         // The last number belongs to a short chunk.
         let chunks = (block.len() / SEALED_CHUNK_LEN) as u64;
         if first.checked_add(chunks).is_none_or(|end| end >= MAX_CHUNKS) {
-            return Err(Error::unopenable());
+            return Err(Error::unopenable_file());
         }
         (first..)
             .zip(block.chunks_exact_mut(SEALED_CHUNK_LEN))
@@ -166,7 +198,7 @@ impl Decryptor {
     /// `Unopenable` if it does not open, is full, or is shorter than a tag.
     pub(crate) fn open_last(&self, number: u64, chunk: &mut [u8]) -> Result<usize> {
         if number >= MAX_CHUNKS || chunk.len() >= SEALED_CHUNK_LEN {
-            return Err(Error::unopenable());
+            return Err(Error::unopenable_file());
         }
         self.open_chunk(number, chunk)?;
         Ok(chunk.len() - TAG_LEN)
@@ -178,21 +210,21 @@ impl Decryptor {
     /// `Unopenable` if any chunk does not open, or the lengths are no sealed file's.
     pub(crate) fn open_all(&self, chunks: &[u8], text: &mut [u8]) -> Result<()> {
         let full = chunks.len() / SEALED_CHUNK_LEN;
-        let (sealed, last) = chunks.split_at_checked(full * SEALED_CHUNK_LEN).ok_or_else(Error::unopenable)?;
-        let (texts, last_text) = text.split_at_mut_checked(full * CHUNK_LEN).ok_or_else(Error::unopenable)?;
+        let (sealed, last) = chunks.split_at_checked(full * SEALED_CHUNK_LEN).ok_or_else(Error::unopenable_file)?;
+        let (texts, last_text) = text.split_at_mut_checked(full * CHUNK_LEN).ok_or_else(Error::unopenable_file)?;
         let pairs = sealed.chunks_exact(SEALED_CHUNK_LEN).zip(texts.chunks_exact_mut(CHUNK_LEN));
         (0..).zip(pairs).try_for_each(|(number, (chunk, text))| self.open_chunk_from(number, chunk, text))?;
         self.open_chunk_from(full as u64, last, last_text)
     }
 
     fn open_chunk_from(&self, number: u64, chunk: &[u8], text: &mut [u8]) -> Result<()> {
-        let (sealed, tag) = chunk.split_last_chunk::<TAG_LEN>().ok_or_else(Error::unopenable)?;
-        self.0.open_from(number, sealed, text, tag).map_err(|Refused| Error::unopenable())
+        let (sealed, tag) = chunk.split_last_chunk::<TAG_LEN>().ok_or_else(Error::unopenable_file)?;
+        self.0.open_from(number, sealed, text, tag).map_err(|Refused| Error::unopenable_file())
     }
 
     fn open_chunk(&self, number: u64, chunk: &mut [u8]) -> Result<()> {
-        let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(Error::unopenable)?;
-        self.0.open(number, text, tag).map_err(|Refused| Error::unopenable())
+        let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(Error::unopenable_file)?;
+        self.0.open(number, text, tag).map_err(|Refused| Error::unopenable_file())
     }
 }
 

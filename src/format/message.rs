@@ -85,6 +85,7 @@ fn check_sealed_length(len: usize) -> Result<()> {
 
 /// Why an envelope that does not start with the key's header is refused: it is none, or it is another key's.
 #[cold]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn misnamed(envelope: &[u8]) -> Error {
     parse(envelope).err().unwrap_or_else(Error::unopenable)
 }

@@ -177,7 +177,7 @@ impl StreamOpener {
     /// `Unopenable`, and then at every further call.
     pub(crate) fn output(&mut self) -> Result<&[u8]> {
         if self.state == State::Refused {
-            return Err(Error::unopenable());
+            return Err(Error::unopenable_file());
         }
         let end = self.chunk + SEALED_CHUNK_LEN;
         if self.waiting.is_empty() && end <= self.received {
@@ -218,7 +218,7 @@ impl StreamOpener {
                 self.state = State::Ended;
                 Ok(())
             }
-            Ok(_) => Err(self.refuse(Error::unopenable())),
+            Ok(_) => Err(self.refuse(Error::unopenable_file())),
             Err(refused) => Err(self.refuse(refused)),
         }
     }

@@ -45,6 +45,11 @@ impl KekHistory {
         self.0.iter().any(|it| it.keks.keks().any(|named| named == kek))
     }
 
+    /// Whether every record is wrapped for the present KEKs, or a rewrap to them is under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.0.len() == 1
+    }
+
     /// From `epoch` on, `keks` are in force.
     ///
     /// # Errors
@@ -108,7 +113,9 @@ mod tests {
         assert!(history.names(&KekUri::new("local:a").unwrap()));
         history.rewrapped(6);
         assert_eq!(names(&history), [None, None, None, None, b, c.clone(), c], "nothing of before is left");
-        assert!(!history.names(&KekUri::new("local:a").unwrap()));
+        assert!(!history.names(&KekUri::new("local:a").unwrap()) && !history.is_settled());
+        history.rewrapped(9);
+        assert!(history.is_settled());
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub(crate) mod attribution;
 pub(crate) mod census;
 pub(crate) mod change;
 pub(crate) mod context_rules;
+pub(crate) mod cutoff;
 pub(crate) mod data_key;
 pub(crate) mod encryption_context;
 pub(crate) mod erasure;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,14 @@ impl PeriodLabel {
         self.field().0 == other.field().0
     }
 
+    /// Whether the calendar has it. Labels of a right shape may name a 30th of February, or an hour 24.
+    pub(crate) fn is_in_calendar(&self) -> bool {
+        let (kind, value) = self.field();
+        let (date, hour) = value.split_once('T').unwrap_or((value, "00Z"));
+        let first_day = if kind == "month" { "-01" } else { "" };
+        format!("{date}{first_day}").parse::<Date>().is_ok() && hour < "24Z"
+    }
+
     /// The label as a field: its name and value.
     pub fn field(&self) -> (&str, &str) {
         self.as_str().split_once('=').unwrap_or_default()
@@ -189,6 +197,17 @@ mod tests {
         for bad in ["", "hour=", "hour=2026-11-22", "day=2026-11-2x", "year=2026", "month=02026-11", "day=２026-1-22"]
         {
             assert!(PeriodLabel::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn not_every_label_is_in_the_calendar() {
+        let is = |text: &str| PeriodLabel::new(text).unwrap().is_in_calendar();
+        for good in ["hour=2026-11-22T00Z", "hour=2026-11-22T23Z", "day=2024-02-29", "month=0000-12"] {
+            assert!(is(good), "{good}");
+        }
+        for bad in ["hour=2026-11-22T24Z", "hour=2026-11-31T05Z", "day=2026-02-29", "day=2026-00-01", "month=2026-13"] {
+            assert!(!is(bad), "{bad}");
         }
     }
 

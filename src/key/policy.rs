@@ -136,7 +136,7 @@ impl TenantPolicy {
     }
 
     /// States where a KEK is, for KEKs whose URI does not say (an ARN does). Used to refuse it before any call; what the
-    /// KMS itself says at enrolment counts as well.
+    /// KMS itself says at enrolment counts as well. A later policy that says nothing of the KEK leaves it standing.
     pub fn kek_in(mut self, kek: KekUri, region: Region) -> Self {
         self.kek_regions.insert(kek, region);
         self
@@ -286,16 +286,43 @@ impl TenantPolicy {
         kek.stated_region().or_else(|| self.kek_regions.get(kek).cloned())
     }
 
-    /// What nodes have to forget when `next` takes this policy's place.
+    /// Keeps what `before` says of where KEKs are and this policy does not say: what is left out loosens nothing. To say that a
+    /// KEK is elsewhere, state that.
+    pub(crate) fn keeping_kek_regions(mut self, before: &Self) -> Self {
+        for (kek, region) in &before.kek_regions {
+            self.kek_regions.entry(kek.clone()).or_insert_with(|| region.clone());
+        }
+        self
+    }
+
+    /// What nodes have to forget when `next` takes this policy's place. Each setting has its say: a new one does not compile
+    /// before it has.
     pub(crate) fn forgotten_for(&self, next: &Self) -> Forget {
-        let narrower =
-            next.cache_ttl_secs < self.cache_ttl_secs || self.all_regions().any(|region| !next.allows(region));
-        let seals_otherwise = next.region != self.region
-            || next.scope_fields != self.scope_fields
-            || next.context_rules != self.context_rules
-            || next.period != self.period
-            || next.rotation != self.rotation
-            || next.suite != self.suite;
+        let Self {
+            keks: _,            // of new data keys; existing records keep theirs
+            allowed_regions: _, // with `region`: what was allowed and is not any more
+            shared_keks: _,     // about other tenants
+            verify_new_keys: _, // about keys to come
+            retention_secs: _,  // an erasure says what it covers
+            contact: _,         // words
+            region,
+            kek_regions,
+            scope_fields,
+            context_rules,
+            period,
+            rotation,
+            suite,
+            cache_ttl_secs,
+        } = self;
+        let narrower = next.cache_ttl_secs < *cache_ttl_secs
+            || self.all_regions().any(|region| !next.allows(region))
+            || next.kek_regions != *kek_regions;
+        let seals_otherwise = next.region != *region
+            || next.scope_fields != *scope_fields
+            || next.context_rules != *context_rules
+            || next.period != *period
+            || next.rotation != *rotation
+            || next.suite != *suite;
         if narrower {
             Forget::Keys
         } else if seals_otherwise {
@@ -339,6 +366,11 @@ impl TenantPolicy {
     /// The fields that make a scope.
     pub fn scope_fields(&self) -> &[String] {
         &self.scope_fields
+    }
+
+    /// Whether new keys have this name, of a scope's field or of a period.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.period.name() == Some(name) || self.scope_fields.iter().any(|field| field == name)
     }
 
     /// What contexts of messages and files must carry.
@@ -503,6 +535,7 @@ mod tests {
             (now.clone().cache_ttl(Duration::from_secs(301)), Forget::Nothing),
             (now.clone().cache_ttl(Duration::from_secs(299)), Forget::Keys),
             (now.clone().disallow_region(&us), Forget::Keys),
+            (now.clone().kek_in(KekUri::new("local:old").unwrap(), Region::new("ap").unwrap()), Forget::Keys),
             (now.clone().home(us.clone()), Forget::Keys),
             (now.clone().allow_region(Region::new("eu").unwrap()).home(us), Forget::Sealing),
             (now.clone().period(Period::Day), Forget::Sealing),
@@ -590,6 +623,16 @@ mod tests {
         assert_eq!((set.restored_by(), policy().restored_by()), ("security@acme", "its administrator"));
         assert!(!set.verifies_new_keys() && policy().verifies_new_keys());
         assert_eq!(TenantPolicy::refreshed_after(Duration::from_secs(300)), Duration::from_secs(240));
+    }
+
+    #[test]
+    fn where_keks_are_is_kept_unless_another_place_is_stated() {
+        let (eu, us) = (Region::new("eu").unwrap(), Region::new("us").unwrap());
+        let [a, b] = ["local:a", "local:b"].map(|kek| KekUri::new(kek).unwrap());
+        let before = policy().kek_in(a.clone(), eu.clone()).kek_in(b.clone(), us.clone());
+        assert_eq!(policy().keeping_kek_regions(&before), before);
+        let next = policy().kek_in(b.clone(), eu.clone()).keeping_kek_regions(&before);
+        assert_eq!((next.kek_region(&a), next.kek_region(&b)), (Some(eu.clone()), Some(eu)));
     }
 
     #[test]

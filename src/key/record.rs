@@ -132,6 +132,11 @@ impl KeyRecord {
         self
     }
 
+    /// Whether it has this name, of a scope's field or of a period.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.scope.get(name).is_some() || self.period.as_ref().is_some_and(|period| period.field().0 == name)
+    }
+
     /// Where it is found besides by its id.
     pub(crate) fn at(&self) -> (&Scope, Option<&PeriodLabel>) {
         (&self.scope, self.period.as_ref())

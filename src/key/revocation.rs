@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::key::id::KeyId;
 use crate::key::period::PeriodLabel;
 use crate::key::record::KeyRecord;
-use crate::key::scope::Scope;
+use crate::key::scope::{MAX_SCOPE, Scope};
 
 /// The names of periods, which no scope field has.
 pub(crate) const PERIODS: [&str; 3] = ["hour", "day", "month"];
@@ -153,32 +153,63 @@ impl Selector {
         self.keys.as_deref()
     }
 
+    /// The names that it takes for granted: of fields, and of periods' kinds. A key that has not all of them is not covered.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let range = self.from.iter().chain(&self.to).map(|label| label.field().0);
+        self.fields.iter().map(|(name, _)| name.as_str()).chain(range)
+    }
+
     /// # Errors
-    /// `InvalidArgument` if the rule could cover nothing and the tenant would believe it did: a field that is neither one of
-    /// `scope_fields` nor a period, an empty range, no key.
-    pub(crate) fn check(&self, scope_fields: &[String]) -> Result<()> {
+    /// `InvalidArgument` if it could cover nothing, whatever the tenant's keys are, and the tenant would believe that it did: no
+    /// condition, conditions that no key meets, a period that is none.
+    pub(crate) fn check(&self) -> Result<()> {
         if self.is_empty() {
             return Err(Error::invalid("a selector without a condition covers nothing; ask for everything by name"));
         }
         if self.everything && !self.has_no_condition() {
             return Err(Error::invalid("a selector says everything and names a condition; say one of them"));
         }
-        let known = |name: &String| scope_fields.contains(name) || PERIODS.contains(&name.as_str());
-        if let Some((name, _)) = self.fields.iter().find(|(name, _)| !known(name)) {
-            return Err(Error::invalid(format!(
-                "{name:?} is not a scope field of this tenant ({scope_fields:?}); the rule would cover nothing"
-            )));
+        for (name, value) in &self.fields {
+            if value.is_empty() || value.len() > MAX_SCOPE {
+                let message = format!("no scope has such a value of {name:?}; the rule would cover nothing");
+                return Err(Error::invalid(message));
+            }
+            if self.fields.iter().any(|(other, another)| other == name && another != value) {
+                return Err(Error::invalid(format!("{name:?} has one value in a scope; the rule would cover nothing")));
+            }
         }
-        if let (Some(from), Some(to)) = (&self.from, &self.to)
-            && (!from.same_kind(to) || from > to)
-        {
-            return Err(Error::invalid(format!("no period is from {from} to {to}; the rule would cover nothing")));
-        }
+        self.check_periods()?;
         match &self.keys {
             Some(keys) if keys.is_empty() => Err(Error::invalid("a selector of keys names at least one")),
             Some(keys) if keys.len() > MAX_SELECTED_KEYS => Err(Error::limit("a selector names at most 1000 keys")),
             _ => Ok(()),
         }
+    }
+
+    /// The periods that it names are in the calendar, and a key can be of all of them.
+    fn check_periods(&self) -> Result<()> {
+        let mut named = None;
+        for (name, value) in self.fields.iter().filter(|(name, _)| PERIODS.contains(&name.as_str())) {
+            let label = PeriodLabel::new(&format!("{name}={value}")).map_err(|e| {
+                let message = format!("no key has the {name} {value:?}; the rule would cover nothing");
+                Error::invalid(message).with_source(e)
+            })?;
+            if named.is_some_and(|named: PeriodLabel| named != label) {
+                return Err(Error::invalid("a key has one period at most; the rule would cover nothing"));
+            }
+            named = Some(label);
+        }
+        if let Some(label) = named.iter().chain(&self.from).chain(&self.to).find(|label| !label.is_in_calendar()) {
+            return Err(Error::invalid(format!("the calendar has no {label}; the rule would cover nothing")));
+        }
+        let (first, last) = (self.from.as_ref(), self.to.as_ref());
+        let ends = [(first, last), (first, named.as_ref()), (named.as_ref(), last)];
+        for (from, to) in ends.into_iter().filter_map(|(from, to)| from.zip(to)) {
+            if !from.same_kind(to) || from > to {
+                return Err(Error::invalid(format!("no period is from {from} to {to}; the rule would cover nothing")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -266,24 +297,45 @@ mod tests {
 
     #[test]
     fn a_rule_that_would_cover_nothing_is_refused() {
-        let fields = ["channel".to_owned()];
-        assert!(Selector::fields([("channel", "C9")]).check(&fields).is_ok());
-        assert!(Selector::fields([("hour", "x")]).check(&fields).is_ok());
-        assert!(Selector::fields([("chanel", "C9")]).check(&fields).is_err());
-        assert!(Selector::everything().from(hour(5)).to(hour(5)).check(&fields).is_ok());
-        assert!(Selector::everything().from(hour(6)).to(hour(5)).check(&fields).is_err());
-        assert!(
-            Selector::everything().from(hour(6)).to(Period::Day.label(0).unwrap().unwrap()).check(&fields).is_err()
-        );
-        assert!(Selector::keys([]).check(&fields).is_err());
-        assert!(Selector::fields::<String, String>([]).check(&fields).is_err());
+        let fields = |fields: &[(&str, &str)]| Selector::fields(fields.iter().copied());
+        let day = || Period::Day.label(0).unwrap().unwrap();
+        let (longest, everything) = ("C".repeat(MAX_SCOPE), Selector::everything);
+        for good in [
+            fields(&[("channel", "C9")]),
+            fields(&[("channel", "C9"), ("channel", "C9")]),
+            fields(&[("channel", &longest)]),
+            fields(&[("hour", "1970-01-01T05Z")]).from(hour(5)).to(hour(5)),
+            fields(&[("month", "1970-01")]),
+            everything().from(hour(5)).to(hour(5)),
+        ] {
+            assert!(good.check().is_ok(), "{good:?}");
+        }
+        for bad in [
+            fields(&[]),
+            fields(&[("channel", "")]),
+            fields(&[("channel", &(longest.clone() + "C"))]),
+            fields(&[("channel", "C8"), ("channel", "C9")]),
+            fields(&[("hour", "x")]),
+            fields(&[("hour", "1970-01-01T24Z")]),
+            fields(&[("hour", "1970-01-01T05Z"), ("day", "1970-01-01")]),
+            fields(&[("hour", "1970-01-01T05Z")]).from(hour(6)),
+            fields(&[("hour", "1970-01-01T05Z")]).to(hour(4)),
+            fields(&[("hour", "1970-01-01T05Z")]).to(day()),
+            everything().from(hour(6)).to(hour(5)),
+            everything().from(hour(6)).to(day()),
+            Selector::keys([]),
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
         for nothing in ["{}", r#"{"fields":[]}"#, r#"{"keys":null}"#] {
             let read: Selector = serde_json::from_str(nothing).unwrap();
-            assert!(read.check(&fields).is_err() && !read.covers(&Scope::new(&[]).unwrap(), None, None), "{nothing}");
+            assert!(read.check().is_err() && !read.covers(&Scope::new(&[]).unwrap(), None, None), "{nothing}");
         }
         assert_eq!(serde_json::to_string(&Selector::everything()).unwrap(), r#"{"everything":true}"#);
         let both: Selector = serde_json::from_str(r#"{"everything":true,"fields":[["channel","C9"]]}"#).unwrap();
-        assert!(both.check(&fields).is_err());
+        assert!(both.check().is_err());
+        let names = Selector::fields([("channel", "C9")]).from(hour(5)).to(hour(6));
+        assert!(names.names().eq(["channel", "hour", "hour"]));
     }
 
     #[test]
@@ -314,7 +366,7 @@ mod tests {
                 .map(|i| KeyId::from_bytes(std::array::from_fn(|at| if at < 2 { i.to_be_bytes()[6 + at] } else { 1 })))
         };
         for (count, fits) in [(1, true), (2, true), (MAX_SELECTED_KEYS, true), (MAX_SELECTED_KEYS + 1, false)] {
-            assert_eq!(Selector::keys(ids(count)).check(&[]).is_ok(), fits, "{count}");
+            assert_eq!(Selector::keys(ids(count)).check().is_ok(), fits, "{count}");
         }
         let two: Vec<_> = ids(2).collect();
         assert_eq!(Selector::keys(ids(2)).key_ids(), Some(&*two));

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::allotment::MAX_MESSAGES;
 use crate::error::{Error, Result};
 
+/// By how much the clocks of a fleet's machines may differ, in milliseconds: an hour.
+pub(crate) const CLOCKS_DIFFER: i64 = 3_600_000;
+
 /// When a data key is replaced, besides on demand and at the end of its period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,8 +49,12 @@ impl RotationPolicy {
     }
 
     /// How much longer a key created at `created` (Unix milliseconds) may seal; zero if it is due. A creation time in the
-    /// future (clocks differ) counts as now.
+    /// future counts as now while clocks may differ by so much; beyond [`CLOCKS_DIFFER`] one of them was wrong, and the key is due, or
+    /// one that was made while the clock was years ahead would seal until then.
     pub(crate) fn remaining(self, created: i64, now: i64) -> Duration {
+        if created.saturating_sub(now) > CLOCKS_DIFFER {
+            return Duration::ZERO;
+        }
         let age = Duration::from_millis(u64::try_from(now.saturating_sub(created)).unwrap_or(0));
         Duration::from_secs(self.max_age_secs).saturating_sub(age)
     }
@@ -77,6 +84,9 @@ mod tests {
         assert_eq!(policy.remaining(1_000, 11_000), Duration::ZERO);
         assert_eq!(policy.remaining(5_000, 1_000), Duration::from_secs(10));
         assert_eq!(policy.remaining(i64::MIN, i64::MAX), Duration::ZERO);
+        assert_eq!(policy.remaining(CLOCKS_DIFFER, 0), Duration::from_secs(10));
+        assert_eq!(policy.remaining(CLOCKS_DIFFER + 1, 0), Duration::ZERO);
+        assert_eq!(policy.remaining(i64::MAX, i64::MIN), Duration::ZERO);
     }
 
     #[test]

@@ -158,6 +158,27 @@ impl TenantRecord {
         }
     }
 
+    /// Adds a revocation, in the place of one with the same selector. It always has its place if it is broad enough: where there
+    /// is room for no more, it stands for the narrower ones.
+    pub(crate) fn revoke(&mut self, revocation: Revocation) {
+        if self.revocations.len() >= MAX_RULES {
+            self.revocations.retain(|r| !revocation.selector.includes(&r.selector));
+        }
+        self.revocations.push(revocation);
+    }
+
+    /// Adds a suspension of opening, in the place of one with the same selector and of those that ended. As [`Self::revoke`]; it
+    /// then ends no sooner than those that it stands for.
+    pub(crate) fn suspend_opens(&mut self, mut suspension: Suspension) {
+        self.suspensions.retain(|s| suspension.since < s.until && s.selector != suspension.selector);
+        if self.suspensions.len() >= MAX_RULES {
+            for narrower in self.suspensions.extract_if(.., |s| suspension.selector.includes(&s.selector)) {
+                suspension.until = suspension.until.max(narrower.until);
+            }
+        }
+        self.suspensions.push(suspension);
+    }
+
     /// # Errors
     /// `Limit` if there are too many rules.
     pub(crate) fn check(&self) -> Result<()> {
@@ -224,6 +245,27 @@ mod tests {
                 assert_eq!((row.check().is_ok(), row.check_stored().is_ok()), (fits, fits), "{count}");
             }
         }
+    }
+
+    #[test]
+    fn a_rule_for_everything_always_has_its_place() {
+        let narrow = |n: usize| Selector::fields([("channel", n.to_string())]);
+        let suspension = |selector, until| Suspension { selector, since: 1, until };
+        let mut full = row();
+        for n in 0..MAX_RULES {
+            full.revoke(Revocation { selector: narrow(n), since: 1 });
+            full.suspend_opens(suspension(narrow(n), 10 + i64::try_from(n).unwrap()));
+        }
+        assert_eq!((full.revocations.len(), full.suspensions.len()), (MAX_RULES, MAX_RULES));
+        full.revoke(Revocation { selector: Selector::everything(), since: 2 });
+        full.suspend_opens(suspension(Selector::everything(), 20));
+        assert!(full.check().is_ok());
+        assert_eq!(full.revocations, [Revocation { selector: Selector::everything(), since: 2 }]);
+        assert_eq!(full.suspensions, [suspension(Selector::everything(), 9 + 1000)], "none ends sooner by it");
+        // Where there is room, each stands for itself, and can be lifted by itself.
+        full.suspend_opens(suspension(narrow(1), 3));
+        full.suspend_opens(Suspension { since: 4, ..suspension(narrow(2), 9) });
+        assert_eq!(full.suspensions.len(), 2, "what ended is dropped");
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::crypto::allotment::Budget;
 use crate::key::data_key::LoadedKey;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::kek_expression::KekExpression;
@@ -18,7 +17,7 @@ use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::keyring::cow_map::{CowMap, Keyed};
 use crate::keyring::hands::{Hands, Held};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard};
 
 /// An unwrapped data key and how long it may be used. All times are monotonic; none is ever extended.
@@ -38,6 +37,8 @@ pub(crate) struct CachedKey {
     refresh_step: Duration,
     /// Its place in the book.
     place: AtomicU64,
+    /// Whether it sealed since its record was last looked up.
+    sealed: AtomicBool,
 }
 
 impl CachedKey {
@@ -61,6 +62,15 @@ impl CachedKey {
             refresh_at: AtomicU64::new(nanos(loaded + TenantPolicy::refreshed_after(ttl))),
             refresh_step: ttl / 20,
             place: AtomicU64::new(0),
+            sealed: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes note that it seals. Mostly that is known already, and the line that all threads read is not written to.
+    #[inline]
+    pub(crate) fn note_sealing(&self) {
+        if !self.sealed.load(Ordering::Relaxed) {
+            self.sealed.store(true, Ordering::Relaxed);
         }
     }
 
@@ -91,8 +101,6 @@ pub(crate) fn nanos(time: Duration) -> u64 {
 pub(crate) struct Slot {
     current: ArcSwapOption<CachedKey>,
     hands: Hands,
-    /// Message budgets outlive reloads of their key.
-    budget: Mutex<Option<(KeyId, Arc<Budget>)>>,
 }
 
 impl Slot {
@@ -115,19 +123,6 @@ impl Slot {
 
     fn is_empty(&self) -> bool {
         self.current.load().is_none()
-    }
-
-    /// The budget of `key_id`: the one it already draws from in this process, or a new one of `messages`.
-    pub(crate) fn budget(&self, key_id: &KeyId, messages: u64) -> Arc<Budget> {
-        let mut budget = lock(&self.budget);
-        match &*budget {
-            Some((id, budget)) if id == key_id => Arc::clone(budget),
-            _ => {
-                let fresh = Arc::new(Budget::new(messages));
-                *budget = Some((*key_id, Arc::clone(&fresh)));
-                fresh
-            }
-        }
     }
 }
 
@@ -160,6 +155,9 @@ impl Drop for SlotRef {
         }
     }
 }
+
+/// How many slots are emptied under one lock. Keys are taken out a shard of the map at a time: of 100 000 some 800.
+const SLICE: usize = 1_000;
 
 pub(crate) type SlotKey = (TenantId, Scope);
 
@@ -246,7 +244,7 @@ impl KeyCache {
             }
         }
         while let Some(victim) = book.too_many(self, &key.tenant) {
-            self.take(&mut book, &victim);
+            self.take(&mut book, &[victim]);
         }
         book.enter(key);
         self.opening.insert(Arc::clone(key));
@@ -263,34 +261,28 @@ impl KeyCache {
         which: impl Fn(&CachedKey) -> bool,
         meanwhile: impl FnOnce(),
     ) -> usize {
-        let mut book = lock(&self.book);
+        let book = lock(&self.book);
         meanwhile();
-        let named: Vec<_> = book.of(tenant).filter(|key| which(key)).collect();
-        for key in &named {
-            self.take(&mut book, key);
-        }
-        named.len()
+        let named = book.of(tenant).filter(|key| which(key)).collect();
+        drop(book);
+        self.take_all(named)
     }
 
     /// Takes out what is past its end at `now`.
     pub(crate) fn sweep(&self, now: Duration) -> usize {
-        let mut book = lock(&self.book);
-        let expired: Vec<_> = book.order.values().filter(|key| now >= key.lives_until).cloned().collect();
-        for key in &expired {
-            self.take(&mut book, key);
-        }
-        expired.len()
+        let book = lock(&self.book);
+        let expired = book.order.values().filter(|key| now >= key.lives_until).cloned().collect();
+        drop(book);
+        self.take_all(expired)
     }
 
     /// Takes out everything, and runs `meanwhile` under the same lock.
     pub(crate) fn purge_all(&self, meanwhile: impl FnOnce()) -> usize {
-        let mut book = lock(&self.book);
+        let book = lock(&self.book);
         meanwhile();
-        let all: Vec<_> = book.order.values().cloned().collect();
-        for key in &all {
-            self.take(&mut book, key);
-        }
-        all.len()
+        let all = book.order.values().cloned().collect();
+        drop(book);
+        self.take_all(all)
     }
 
     /// Takes the keys of `tenant` that `which` names out of their scopes' slots, so that the next seal asks the store. What
@@ -303,27 +295,47 @@ impl KeyCache {
     ) -> usize {
         let book = lock(&self.book);
         meanwhile();
-        let mut slots = lock(&self.slots);
+        // Every key in a slot is in the book.
+        let named: Vec<_> = book.of(tenant).filter(|key| which(key)).collect();
+        drop(book);
+        self.empty_slots_of(&named)
+    }
+
+    /// As [`Self::stop_sealing`], of all tenants.
+    pub(crate) fn stop_all_sealing(&self, meanwhile: impl FnOnce()) -> usize {
+        let book = lock(&self.book);
+        meanwhile();
+        let all: Vec<_> = book.order.values().cloned().collect();
+        drop(book);
+        self.empty_slots_of(&all)
+    }
+
+    /// Takes keys out of their slots, in slices. What a load puts there meanwhile is newer, and stays.
+    fn empty_slots_of(&self, keys: &[Arc<CachedKey>]) -> usize {
         let mut stopped = 0;
-        for key in book.of(tenant).filter(|key| which(key)) {
-            // Every key in a slot is in the book.
-            if let Some(slot) = slots.get_mut(&(key.tenant.clone(), key.key.scope().clone()))
-                && slot.holds(&key)
-            {
-                slot.set(None);
-                stopped += 1;
+        for slice in keys.chunks(SLICE) {
+            let _book = lock(&self.book);
+            let slots = lock(&self.slots);
+            for key in slice {
+                if let Some(slot) = slots.get(&(key.tenant.clone(), key.key.scope().clone()))
+                    && slot.holds(key)
+                {
+                    slot.set(None);
+                    stopped += 1;
+                }
             }
         }
         stopped
     }
 
-    /// As [`Self::stop_sealing`], of all tenants.
-    pub(crate) fn stop_all_sealing(&self, meanwhile: impl FnOnce()) -> usize {
-        let _book = lock(&self.book);
-        meanwhile();
-        let slots = lock(&self.slots);
-        let filled = slots.values().filter(|slot| !slot.is_empty());
-        filled.map(|slot| slot.set(None)).count()
+    /// The keys that sealed since they were last asked for here.
+    pub(crate) fn take_sealed(&self) -> Vec<Arc<CachedKey>> {
+        let book = lock(&self.book);
+        book.order
+            .values()
+            .filter(|key| key.sealed.load(Ordering::Relaxed) && key.sealed.swap(false, Ordering::Relaxed))
+            .cloned()
+            .collect()
     }
 
     /// How many keys are cached.
@@ -331,21 +343,36 @@ impl KeyCache {
         lock(&self.book).order.len()
     }
 
-    /// Takes one key out of the map, its slot and the book.
-    fn take(&self, book: &mut Book, key: &Arc<CachedKey>) {
-        book.forget(key);
-        self.opening.remove(&key.found_by());
-        let at = (key.tenant.clone(), key.key.scope().clone());
+    /// Takes keys out of the map, their slots and the book: shard by shard of the map, each of which is copied once, in slices, so
+    /// that nobody waits long for the book. What was loaded anew meanwhile is another key, and stays. They are wiped here, outside
+    /// of the locks.
+    fn take_all(&self, keys: Vec<Arc<CachedKey>>) -> usize {
+        let mut by_shard: BTreeMap<usize, Vec<Arc<CachedKey>>> = BTreeMap::new();
+        for key in keys {
+            by_shard.entry(self.opening.shard_of(&key.found_by())).or_default().push(key);
+        }
+        by_shard.values().map(|of_shard| self.take(&mut lock(&self.book), of_shard)).sum()
+    }
+
+    /// Takes keys of one shard of the map out of it, their slots and the book.
+    fn take(&self, book: &mut Book, keys: &[Arc<CachedKey>]) -> usize {
+        let mut taken = 0;
+        for key in keys {
+            taken += usize::from(book.forget(key));
+        }
+        self.opening.remove_all(keys);
         let mut slots = lock(&self.slots);
-        let Some(slot) = slots.get(&at) else {
-            return;
-        };
-        if slot.holds(key) {
-            slot.set(None);
+        for key in keys {
+            let at = (key.tenant.clone(), key.key.scope().clone());
+            let Some(slot) = slots.get(&at) else { continue };
+            if slot.holds(key) {
+                slot.set(None);
+            }
+            if Arc::strong_count(slot) == 1 && slot.is_empty() {
+                slots.remove(&at);
+            }
         }
-        if Arc::strong_count(slot) == 1 && slot.is_empty() {
-            slots.remove(&at);
-        }
+        taken
     }
 
     /// A key that was loaded again to open takes the old one's place in the slot too: every key in a slot is in the book.
@@ -374,10 +401,11 @@ impl Book {
         *self.count.entry(key.tenant.clone()).or_default() += 1;
     }
 
-    fn forget(&mut self, key: &CachedKey) {
+    /// Whether it was there.
+    fn forget(&mut self, key: &CachedKey) -> bool {
         let place = key.place.load(Ordering::Relaxed);
         if self.order.remove(&place).is_none() {
-            return;
+            return false;
         }
         self.of_tenant.remove(&(key.tenant.clone(), place));
         if let Some(count) = self.count.get_mut(&key.tenant) {
@@ -386,6 +414,7 @@ impl Book {
                 self.count.remove(&key.tenant);
             }
         }
+        true
     }
 
     /// A tenant's keys, oldest first.
@@ -412,6 +441,7 @@ mod interleavings;
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::crypto::allotment::Budget;
     use crate::crypto::secret::DataKey;
     use crate::crypto::suite::Suite;
     use crate::key::kek::KekUri;
@@ -495,6 +525,41 @@ pub(super) mod tests {
         assert!(has(&cache, &new, TTL));
         assert_eq!(cache.purge(&tenant("acme"), |_| true, || {}), 1);
         assert!(slot.slot().is_empty());
+    }
+
+    /// What is copied grows with the keys that are taken out, not with their square.
+    #[test]
+    fn taking_many_keys_out_copies_each_pointer_about_once() {
+        let cache = Arc::new(KeyCache::new(100_000, 100_000));
+        let many = || (0..=255).flat_map(|channel| ["a", "b", "c", "d"].map(|of| key(of, channel, Duration::ZERO)));
+        let copied = || cache.opening.copied.swap(0, std::sync::atomic::Ordering::Relaxed);
+        let ways: [fn(&KeyCache) -> usize; 3] = [
+            |cache| cache.purge_all(|| {}),
+            |cache| cache.sweep(TTL),
+            |cache| ["a", "b", "c", "d"].map(|of| cache.purge(&tenant(of), |_| true, || {})).iter().sum(),
+        ];
+        for (way, most) in ways.iter().zip([1_024, 1_024, 4 * 1_024]) {
+            let slots: Vec<_> = many().map(|key| put(&cache, &key)).collect();
+            copied();
+            assert_eq!((way(&cache), cache.len()), (1_024, 0));
+            let copied = copied();
+            assert!(copied <= most, "{copied} pointers copied");
+            assert!(slots.iter().all(|slot| slot.slot().is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_loaded_anew_while_others_are_taken_out_stays() {
+        let cache = Arc::new(KeyCache::new(10, 10));
+        let (old, new) = (key("acme", 1, Duration::ZERO), key("acme", 1, TTL));
+        let slot = put(&cache, &old);
+        put(&cache, &new);
+        assert_eq!(cache.take_all(vec![Arc::clone(&old)]), 0);
+        assert!(has(&cache, &new, TTL) && slot.slot().holds(&new));
+        assert_eq!(cache.len(), 1);
+        assert_eq!(cache.empty_slots_of(&[old]), 0);
+        assert_eq!(cache.empty_slots_of(&[Arc::clone(&new)]), 1);
+        assert!(has(&cache, &new, TTL), "it opens still");
     }
 
     #[test]

@@ -32,16 +32,28 @@ type Table<V> = HashTable<Arc<V>>;
 pub(crate) struct CowMap<V> {
     hasher: RandomState,
     shards: Box<[ArcSwap<Table<V>>]>,
+    /// Pointers that writes copied.
+    #[cfg(test)]
+    pub(crate) copied: std::sync::atomic::AtomicUsize,
+}
+
+/// Bits 32 to 38 choose: the table uses the lowest and the highest ones.
+fn shard_number(hash: u64) -> usize {
+    usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0)
 }
 
 impl<V: Keyed> CowMap<V> {
     pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| ArcSwap::from_pointee(Table::new())).collect() }
+        Self {
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| ArcSwap::from_pointee(Table::new())).collect(),
+            #[cfg(test)]
+            copied: std::sync::atomic::AtomicUsize::default(),
+        }
     }
 
     fn shard(&self, hash: u64) -> Option<&ArcSwap<Table<V>>> {
-        // Bits 32 to 38 choose: the table uses the lowest and the highest ones.
-        self.shards.get(usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0))
+        self.shards.get(shard_number(hash))
     }
 
     /// Runs `read` on the value that is found by `key`. Clones nothing.
@@ -56,6 +68,8 @@ impl<V: Keyed> CowMap<V> {
         let hash = self.hasher.hash_one(value.found_by());
         if let Some(shard) = self.shard(hash) {
             let mut table = Table::clone(&shard.load());
+            #[cfg(test)]
+            self.count_copied(&table);
             match table.find_mut(hash, |other| other.is_found_by(&value.found_by())) {
                 Some(entry) => *entry = value,
                 None => drop(table.insert_unique(hash, value, |value| self.hasher.hash_one(value.found_by()))),
@@ -64,11 +78,40 @@ impl<V: Keyed> CowMap<V> {
         }
     }
 
+    /// Which shard a value is in.
+    pub(crate) fn shard_of(&self, key: &V::Key<'_>) -> usize {
+        shard_number(self.hasher.hash_one(key))
+    }
+
+    /// Takes out these very values, all of one shard, whose table is copied once. As [`Self::insert`].
+    pub(crate) fn remove_all(&self, values: &[Arc<V>]) {
+        let Some(first) = values.first() else { return };
+        let Some(shard) = self.shard(self.hasher.hash_one(first.found_by())) else { return };
+        let mut table = Table::clone(&shard.load());
+        #[cfg(test)]
+        self.count_copied(&table);
+        for value in values {
+            let hash = self.hasher.hash_one(value.found_by());
+            if let Ok(entry) = table.find_entry(hash, |other| Arc::ptr_eq(other, value)) {
+                drop(entry.remove());
+            }
+        }
+        shard.store(Arc::new(table));
+    }
+
+    #[cfg(test)]
+    fn count_copied(&self, table: &Table<V>) {
+        self.copied.fetch_add(table.len(), std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// As [`Self::insert`].
+    #[cfg(test)]
     pub(crate) fn remove(&self, key: &V::Key<'_>) -> Option<Arc<V>> {
         let hash = self.hasher.hash_one(key);
         let shard = self.shard(hash)?;
         let mut table = Table::clone(&shard.load());
+        #[cfg(test)]
+        self.count_copied(&table);
         let (removed, _) = table.find_entry(hash, |value| value.is_found_by(key)).ok()?.remove();
         shard.store(Arc::new(table));
         Some(removed)

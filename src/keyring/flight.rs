@@ -33,7 +33,7 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    fn tenant(&self) -> &TenantId {
+    pub(crate) fn tenant(&self) -> &TenantId {
         match self {
             Self::Sealing(tenant, _) | Self::Resealing(tenant, ..) | Self::Opening(tenant, _) => tenant,
         }

@@ -58,6 +58,7 @@ impl Held {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SealFailure> {
+        self.key.note_sealing();
         self.key.key.seal_into(&mut self.hand, now, context, plaintext, out)
     }
 

@@ -16,13 +16,16 @@ use crate::key::scope::Scope;
 use crate::key::state::KeyState;
 use crate::key::suspension::opens_suspended;
 use crate::keyring::Keyring;
-use crate::keyring::cache::{CachedKey, Slot};
+use crate::keyring::cache::CachedKey;
 use crate::keyring::rows::{KeyRow, TenantRow};
 
 /// Why a node makes a key by itself.
 const FIRST_USE: &str = "first use";
 /// Why a key seals no more.
 const SUCCEEDED: &str = "succeeded by a new key";
+
+/// No key was made before 2025-01-01T00:00:00Z, in Unix milliseconds.
+const EARLIEST: i64 = 1_735_689_600_000;
 
 /// The moment at which a load began. Lives of keys are counted from here, before anything was read or unwrapped.
 #[derive(Clone, Copy)]
@@ -54,7 +57,6 @@ impl Keyring {
         tenant: &TenantId,
         scope: &Scope,
         past: Option<&PeriodLabel>,
-        slot: &Slot,
     ) -> Result<CachedKey> {
         let began = self.began();
         let row = self.tenant(tenant).await?;
@@ -64,7 +66,7 @@ impl Keyring {
         };
         let found = match self.active(&row, scope, period.as_ref()).await? {
             None => self.make_first(&row, scope, period.clone(), began).await?.into(),
-            Some(active) if self.is_due(&row, &active, slot, began) => {
+            Some(active) if self.is_due(&row, &active, began) => {
                 self.make_successor(&row, scope, period.clone(), &active, began, FIRST_USE).await?.into()
             }
             Some(active) => Found { record: active.record, data_key: None },
@@ -74,7 +76,7 @@ impl Keyring {
         record.check_opens()?;
         row.check_record(record)?;
         self.known.saw(tenant, scope, period.as_ref(), record.key_id);
-        let mut key = self.cached(&row, found, period.as_ref(), slot, (tenant, scope), began).await?;
+        let mut key = self.cached(&row, found, period.as_ref(), (tenant, scope), began).await?;
         if past.is_some() {
             // It seals again what belongs to its period. Should it come into the scope's slot, nothing new is sealed with it.
             key.seals_until = began.monotonic;
@@ -103,7 +105,7 @@ impl Keyring {
         let period = row.policy.key_period().label(began.unix_millis)?;
         let (_, scope) = slot.at();
         let found = Found { record, data_key: None };
-        self.cached(&row, found, period.as_ref(), slot.slot(), (tenant, scope), began).await
+        self.cached(&row, found, period.as_ref(), (tenant, scope), began).await
     }
 
     /// Makes a new data key for the scope now, whether due or not, and returns its id.
@@ -127,21 +129,21 @@ impl Keyring {
         let active = self.active_row(&row.tenant, scope, period).await?;
         if let Some(active) = &active {
             row.check_record(active)?;
-            row.check_not_revoked(scope, period, Some(&active.key_id))?;
         }
         Ok(active)
     }
 
-    /// Whether the Active key must seal no more: too old, spent, given up after a compromise, erased, made by a node that was
-    /// evicted since, or of another region, suite or context rules than the policy's.
-    fn is_due(&self, row: &TenantRow, active: &KeyRow, slot: &Slot, began: Began) -> bool {
+    /// Whether the Active key must seal no more: too old, spent, revoked by its id, given up after a compromise, erased, made by a
+    /// node that was evicted since, or of another region, suite or context rules than the policy's.
+    fn is_due(&self, row: &TenantRow, active: &KeyRow, began: Began) -> bool {
         let policy = &row.policy;
         policy.rotation_policy().remaining(active.created_at, began.unix_millis).is_zero()
-            || slot.budget(&active.key_id, policy.rotation_policy().messages()).is_spent()
+            || self.usage.of(&active.key_id, policy.rotation_policy().messages()).is_spent()
             || active.region != *policy.home_region()
             || active.suite != policy.key_suite()
             || active.context_rules != *policy.context_rules()
             || !self.may_seal(row, active)
+            || row.check_not_revoked(&active.scope, active.period.as_ref(), Some(&active.key_id)).is_err()
     }
 
     /// Whether a record may seal, whatever its age: what forbids stands in the tenant's row, and in the room's generation.
@@ -207,6 +209,7 @@ impl Keyring {
         began: Began,
         reason: &str,
     ) -> Result<New> {
+        check_wall_clock(began.unix_millis)?;
         let policy = &row.policy;
         let (suite, region) = (policy.key_suite(), policy.home_region());
         let context = EncryptionContext::new(&row.tenant, region, suite, scope, period.as_ref())?;
@@ -244,12 +247,12 @@ impl Keyring {
         row: &TenantRow,
         found: Found,
         period: Option<&PeriodLabel>,
-        slot: &Slot,
         whose: (&TenantId, &Scope),
         began: Began,
     ) -> Result<CachedKey> {
         let Found { mut record, data_key } = found;
         (record.tenant, record.scope) = (whose.0.clone(), whose.1.clone());
+        let is_new = data_key.is_some();
         let data_key = match data_key {
             Some(data_key) => data_key,
             None => self.unwrap(row, &record).await?,
@@ -258,7 +261,12 @@ impl Keyring {
         let seals = self.may_seal(row, &record)
             && record.region == *row.policy.home_region()
             && record.period.as_ref() == period;
-        let budget = slot.budget_if(seals, &record.key_id, rotation.messages());
+        let budget = match (seals, is_new) {
+            (true, true) => self.usage.of_new(&record.key_id, rotation.messages()),
+            (true, false) => self.usage.of(&record.key_id, rotation.messages()),
+            // A key that does not seal has nothing to draw from.
+            (false, _) => Arc::new(Budget::new(0)),
+        };
         let key = LoadedKey::verified(&data_key, &record, budget)?;
         let mut seals_for =
             if seals { rotation.remaining(record.created_at, began.unix_millis) } else { Duration::ZERO };
@@ -277,15 +285,20 @@ impl Keyring {
     }
 }
 
+/// No key is made before the machine's clock is set: its age would be counted from then, and a retention run takes it away.
+///
+/// # Errors
+/// `Unavailable` for a date before this crate was written.
+fn check_wall_clock(unix_millis: i64) -> Result<()> {
+    if unix_millis >= EARLIEST {
+        return Ok(());
+    }
+    let message = "this machine's wall clock says a date before 2025: no data key is made; set the clock and retry";
+    Err(Error::new(ErrorKind::Unavailable, message))
+}
+
 impl From<New> for Found {
     fn from(new: New) -> Self {
         Self { record: new.record, data_key: Some(new.data_key) }
-    }
-}
-
-impl Slot {
-    /// A key that does not seal has nothing to draw from.
-    fn budget_if(&self, seals: bool, key_id: &KeyId, messages: u64) -> Arc<Budget> {
-        if seals { self.budget(key_id, messages) } else { Arc::new(Budget::new(0)) }
     }
 }

@@ -2,13 +2,17 @@
 
 pub(crate) mod cache;
 pub(crate) mod cow_map;
+pub(crate) mod failures;
 pub(crate) mod flight;
 pub(crate) mod hands;
+pub(crate) mod hedge;
 pub(crate) mod known;
 pub(crate) mod loading;
 pub(crate) mod rollback;
 pub(crate) mod room_keys;
 pub(crate) mod rows;
+pub(crate) mod turns;
+pub(crate) mod usage;
 pub(crate) mod watch;
 pub(crate) mod wrapping;
 
@@ -16,7 +20,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::clock::Clock;
 use crate::crypto::generation::Process;
@@ -27,12 +31,16 @@ use crate::key::region::Region;
 use crate::key::revocation::Selector;
 use crate::key::room_record::RoomRecord;
 use crate::key::scope::Scope;
-use crate::keyring::cache::{CachedKey, KeyCache, Slot, SlotRef};
+use crate::keyring::cache::{CachedKey, KeyCache, SlotRef};
+use crate::keyring::failures::Failures;
 use crate::keyring::flight::{Flights, Loaded, Stale, Wanted, landing};
+use crate::keyring::hedge::Hedge;
 use crate::keyring::known::Known;
 use crate::keyring::rollback::Seen;
 use crate::keyring::room_keys::RoomSource;
 use crate::keyring::rows::KnownRoom;
+use crate::keyring::turns::Turns;
+use crate::keyring::usage::Usage;
 use crate::keyring::watch::{Watch, watching};
 use crate::kms::router::KmsRouter;
 use crate::row::Stored;
@@ -63,7 +71,11 @@ pub(crate) struct Keyring {
     /// The room's row, as this process knows it.
     pub(crate) room: std::sync::Mutex<KnownRoom>,
     pub(crate) known: Known,
+    pub(crate) turns: Turns,
+    pub(crate) usage: Usage,
     pub(crate) seen: Seen,
+    pub(crate) failures: Failures,
+    pub(crate) hedge: Hedge,
     serving: BTreeSet<Region>,
     flights: Flights,
     runtime: Handle,
@@ -102,6 +114,10 @@ impl Keyring {
             control: tokio::sync::Mutex::default(),
             room: std::sync::Mutex::new(parts.room.map(KnownRoom::of).unwrap_or_default()),
             known: Known::default(),
+            turns: Turns::default(),
+            usage: Usage::default(),
+            failures: Failures::default(),
+            hedge: Hedge::default(),
             seen: Seen::default(),
             flights: Flights::default(),
             runtime: parts.runtime,
@@ -140,14 +156,14 @@ impl Keyring {
             let key = self.slot(tenant, scope).slot().current()?;
             (self.now() < key.seals_until && !key.key.is_spent()).then_some(key)
         };
-        landing(self.start(Wanted::Sealing(tenant.clone(), scope.clone()), in_hand)).await
+        self.load_unless_failing(Wanted::Sealing(tenant.clone(), scope.clone()), in_hand).await
     }
 
     /// Loads the Active key of a scope in a period that is past, created if there is none: for sealing again what belongs
     /// there. It is kept among the opening keys.
     pub(crate) async fn resealing_key(self: &Arc<Self>, tenant: &TenantId, scope: &Scope, past: PeriodLabel) -> Loaded {
         self.check_loads()?;
-        landing(self.start(Wanted::Resealing(tenant.clone(), scope.clone(), past), || None)).await
+        self.load_unless_failing(Wanted::Resealing(tenant.clone(), scope.clone(), past), || None).await
     }
 
     /// Loads a key to open with.
@@ -156,7 +172,19 @@ impl Keyring {
         self.renew_lease().await?;
         self.check_fleet_opens()?;
         let in_hand = || self.cache.with_opening(tenant, key_id, self.now(), Arc::clone);
-        landing(self.start(Wanted::Opening(tenant.clone(), *key_id), in_hand)).await
+        self.load_unless_failing(Wanted::Opening(tenant.clone(), *key_id), in_hand).await
+    }
+
+    /// Joins the load of a key, or starts it; unless it failed over and over until a moment ago.
+    async fn load_unless_failing(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        in_hand: impl FnOnce() -> Option<Arc<CachedKey>>,
+    ) -> Loaded {
+        match self.failures.of(&wanted, self.now()) {
+            Some(failure) => Err(failure),
+            None => landing(self.start(wanted, in_hand)).await,
+        }
     }
 
     /// Starts loading again a key that nears its end. Nobody waits for it.
@@ -184,8 +212,20 @@ impl Keyring {
         in_hand: impl FnOnce() -> Option<Arc<CachedKey>>,
     ) -> tokio::sync::watch::Receiver<Option<Loaded>> {
         let keyring = Arc::clone(self);
-        let load = |wanted: Wanted, stale: Stale| async move { keyring.load(&wanted, &stale).await };
-        self.flights.join(&self.runtime, wanted, in_hand, load)
+        let load = |wanted: Wanted, stale: Stale| async move {
+            let loaded = keyring.load(&wanted, &stale).await;
+            keyring.failures.note(&wanted, loaded.as_ref().err(), keyring.now());
+            loaded
+        };
+        self.flights.join(&self.loads_on(), wanted, in_hand, load)
+    }
+
+    /// Where loads run. A runtime of one thread may be idle, or blocked on another one: then nobody would drive them there.
+    fn loads_on(&self) -> Handle {
+        match self.runtime.runtime_flavor() {
+            RuntimeFlavor::CurrentThread => Handle::try_current().unwrap_or_else(|_| self.runtime.clone()),
+            _ => self.runtime.clone(),
+        }
     }
 
     async fn load(&self, wanted: &Wanted, stale: &Stale) -> Loaded {
@@ -195,11 +235,9 @@ impl Keyring {
             let (loaded, slot) = match wanted {
                 Wanted::Sealing(tenant, scope) => {
                     let slot = self.slot(tenant, scope);
-                    (self.load_sealing(tenant, scope, None, slot.slot()).await, Some(slot))
+                    (self.load_sealing(tenant, scope, None).await, Some(slot))
                 }
-                Wanted::Resealing(tenant, scope, past) => {
-                    (self.load_sealing(tenant, scope, Some(past), &Slot::default()).await, None)
-                }
+                Wanted::Resealing(tenant, scope, past) => (self.load_sealing(tenant, scope, Some(past)).await, None),
                 Wanted::Opening(tenant, key_id) => (self.load_opening(tenant, key_id).await, None),
             };
             let key = match loaded {
@@ -216,6 +254,7 @@ impl Keyring {
 
     /// Takes the keys that `selector` covers out of this process at once, loads under way included.
     pub(crate) fn purge(&self, tenant: &TenantId, selector: &Selector) -> usize {
+        self.failures.forget(Some(tenant));
         let may_be_covered = |wanted: &Wanted| match wanted {
             Wanted::Sealing(_, scope) | Wanted::Resealing(_, scope, _) => selector.may_cover(scope),
             Wanted::Opening(..) => true,
@@ -225,6 +264,7 @@ impl Keyring {
 
     /// Takes every key out of this process at once, loads under way included.
     pub(crate) fn purge_all(&self) -> usize {
+        self.failures.forget(None);
         self.cache.purge_all(|| self.flights.make_all_stale())
     }
 

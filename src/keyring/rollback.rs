@@ -4,7 +4,7 @@
 //! A row is believed if the watermark names it or its direct predecessor: marks are raised after the commit and before the
 //! decision is said to be taken, so a process that ended in between leaves a row that is one ahead.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -133,14 +133,25 @@ fn rolled_back(what: &str) -> Error {
     Error::new(ErrorKind::RolledBack, message)
 }
 
-/// The newest versions that this process saw, where there is no watermark to ask.
+/// Most subjects that are kept in mind: some 2 MB.
+const SUBJECTS: usize = 10_000;
+
+/// The newest versions that this process saw, where there is no watermark to ask. Of many tenants those that were met last: what is
+/// forgotten is only not noticed, and who does not want that names a watermark.
 #[derive(Default)]
-pub(crate) struct Seen(Mutex<HashMap<Subject, Mark>>);
+pub(crate) struct Seen(Mutex<SeenMarks>);
+
+#[derive(Default)]
+struct SeenMarks {
+    marks: HashMap<Subject, Mark>,
+    /// Tenants, in the order in which they were first met.
+    met: VecDeque<Subject>,
+}
 
 impl Seen {
     /// What was seen of a subject. Ask before reading its row: a row that is read later is no older.
     pub(crate) fn of(&self, subject: &Subject) -> Option<Mark> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(subject).copied()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).marks.get(subject).copied()
     }
 
     /// # Errors
@@ -155,10 +166,20 @@ impl Seen {
             return Err(rolled_back(what));
         }
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match seen.get_mut(subject) {
+        match seen.marks.get_mut(subject) {
             Some(newest) if newest.epoch >= mark.epoch => {}
             Some(newest) => *newest = mark,
-            None => drop(seen.insert(subject.clone(), mark)),
+            None => {
+                seen.marks.insert(subject.clone(), mark);
+                if matches!(subject, Subject::Tenant(_)) {
+                    seen.met.push_back(subject.clone());
+                }
+                if seen.met.len() > SUBJECTS
+                    && let Some(first) = seen.met.pop_front()
+                {
+                    seen.marks.remove(&first);
+                }
+            }
         }
         Ok(())
     }
@@ -371,6 +392,19 @@ mod tests {
         }
         assert_eq!(judge(&Row(1, 1, None), digest(1), None), Verdict::OneAhead);
         assert_eq!(judge(&Row(1, 2, Some(1)), digest(2), None), Verdict::FurtherAhead);
+    }
+
+    #[test]
+    fn of_many_tenants_the_last_are_kept_in_mind_and_the_fleet_always() {
+        let seen = Seen::default();
+        let mark = Row(1, 3, None).mark(RowDigest::from_bytes([3; 32]));
+        let tenant = |n: usize| Subject::Tenant(TenantId::new(&format!("tenant-{n}")).unwrap());
+        for subject in std::iter::once(Subject::Fleet).chain((0..30_000).map(tenant)) {
+            seen.check(&subject, None, mark, "a row").unwrap();
+        }
+        assert_eq!(seen.0.lock().unwrap().marks.len(), SUBJECTS + 1);
+        assert_eq!((seen.of(&Subject::Fleet), seen.of(&tenant(29_999))), (Some(mark), Some(mark)));
+        assert_eq!(seen.of(&tenant(0)), None);
     }
 
     #[test]

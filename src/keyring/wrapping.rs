@@ -1,5 +1,6 @@
 //! Wrapping and unwrapping in the shape of a KEK expression.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::{BoxFuture, join_all};
@@ -139,32 +140,94 @@ impl Keyring {
     }
 
     /// The record's data key, verified. The first wrapping that answers serves. If none does: denied only if all are; else
-    /// what may pass, so that callers retry.
+    /// what may pass, so that callers retry. A wrapping that gives another key is in nobody's way: then the components that
+    /// all of them give are put together in every way until one is the key.
     pub(crate) async fn unwrap(&self, row: &TenantRecord, record: &KeyRecord) -> Result<DataKey> {
         // No KMS is asked with a KEK that only the record names.
         row.check_record(record)?;
         let context = record.encryption_context()?;
         let denied = Denied::default();
-        let mut failure = None;
-        let alternatives = record.wrapped.iter().chain(record.pending.as_ref().map(|p| &p.wrapped)).flat_map(
-            |wrapped| match wrapped {
+        let alternatives: Vec<_> = record
+            .wrapped
+            .iter()
+            .chain(record.pending.as_ref().map(|p| &p.wrapped))
+            .flat_map(|wrapped| match wrapped {
                 WrappedKey::AnyOf(of) => of.iter().collect(),
                 other => vec![other],
-            },
-        );
+            })
+            .collect();
+        let gave_another = AtomicBool::new(false);
+        let (within, refused, another) = (&context, &denied, &gave_another);
+        let mut opened = self
+            .first_of(alternatives.iter().copied(), |wrapped| {
+                Box::pin(async move {
+                    let data_key = self.open_any(row, wrapped, within, refused).await?;
+                    verify(&data_key, record).inspect_err(|_| another.store(true, Ordering::Relaxed))?;
+                    Ok(data_key)
+                })
+            })
+            .await;
+        if opened.is_err() && gave_another.load(Ordering::Relaxed) {
+            let combined = self.open_in_every_way(row, record, &alternatives, &context).await;
+            opened = combined.map_or(opened, Ok);
+        }
+        if opened.is_ok() {
+            // Loads under way, this one among them, ask the KMS themselves.
+            self.drop_denied(&record.tenant, denied, || {});
+        } else {
+            self.drop_denied(&record.tenant, denied, || self.flights.make_stale(&record.tenant, |_| true));
+        }
+        opened.map_err(|e| e.with_region(record.region.as_str()))
+    }
+
+    async fn open_in_every_way(
+        &self,
+        row: &TenantRecord,
+        record: &KeyRecord,
+        alternatives: &[&WrappedKey],
+        context: &EncryptionContext,
+    ) -> Option<DataKey> {
         for wrapped in alternatives {
-            let opened = self.open_any(row, wrapped, &context, &denied).await;
-            match opened.and_then(|data_key| verify(&data_key, record).map(|()| data_key)) {
-                Ok(data_key) => {
-                    // Loads under way, this one among them, ask the KMS themselves.
-                    self.drop_denied(&record.tenant, denied, || {});
-                    return Ok(data_key);
-                }
-                Err(e) => failure = Some(weigh(failure, e)),
+            let keys = self.candidates(row, wrapped, context).await;
+            if let Some(data_key) = keys.into_iter().find(|key| verify(key, record).is_ok()) {
+                tracing::warn!(
+                    tenant = %record.tenant,
+                    key_id = %record.key_id,
+                    "a wrapping of a data key gives another key and was passed over; rewrap the tenant's keys"
+                );
+                return Some(data_key);
             }
         }
-        self.drop_denied(&record.tenant, denied, || self.flights.make_stale(&record.tenant, |_| true));
-        Err(failure.unwrap_or_else(no_wrapping).with_region(record.region.as_str()))
+        None
+    }
+
+    /// All that `wrapped` gives, in whatever way it is put together. An expression has few KEKs, so there are few ways.
+    fn candidates<'a>(
+        &'a self,
+        row: &'a TenantRecord,
+        wrapped: &'a WrappedKey,
+        context: &'a EncryptionContext,
+    ) -> BoxFuture<'a, Vec<DataKey>> {
+        Box::pin(async move {
+            match wrapped {
+                WrappedKey::One(wrapping) => self.open_one(row, wrapping, context).await.into_iter().collect(),
+                WrappedKey::AnyOf(of) => {
+                    let each = join_all(of.iter().map(|w| self.candidates(row, w, context))).await;
+                    each.into_iter().flatten().collect()
+                }
+                WrappedKey::AllOf(of) => {
+                    let Ok(context) = &context.for_component() else { return Vec::new() };
+                    let each = join_all(of.iter().map(|w| self.candidates(row, w, context))).await;
+                    let mut ways: Vec<Vec<&DataKey>> = vec![Vec::new()];
+                    for components in &each {
+                        let with =
+                            |way: &Vec<_>| components.iter().map(|c| [&way[..], &[c]].concat()).collect::<Vec<_>>();
+                        ways = ways.iter().flat_map(with).collect();
+                    }
+                    ways.iter().filter_map(|way| split::join(way).ok()).collect()
+                }
+            }
+        })
     }
 
     fn open_any<'a>(
@@ -184,14 +247,7 @@ impl Keyring {
                     opened
                 }
                 WrappedKey::AnyOf(of) => {
-                    let mut failure = None;
-                    for wrapped in of {
-                        match self.open_any(row, wrapped, context, denied).await {
-                            Ok(data_key) => return Ok(data_key),
-                            Err(e) => failure = Some(weigh(failure, e)),
-                        }
-                    }
-                    Err(failure.unwrap_or_else(no_wrapping))
+                    self.first_of(of, |wrapped| self.open_any(row, wrapped, context, denied)).await
                 }
                 WrappedKey::AllOf(of) => {
                     let context = &context.for_component()?;
@@ -235,13 +291,13 @@ impl Keyring {
 }
 
 /// Of the failures of alternatives: one that may pass counts more than a denial.
-fn weigh(before: Option<Error>, now: Error) -> Error {
+pub(crate) fn weigh(before: Option<Error>, now: Error) -> Error {
     match before {
         Some(before) if before.kind() != ErrorKind::Denied => before,
         _ => now,
     }
 }
 
-fn no_wrapping() -> Error {
+pub(crate) fn no_wrapping() -> Error {
     Error::malformed("the key record has no wrapping")
 }

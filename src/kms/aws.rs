@@ -23,7 +23,7 @@ use crate::key::wrapped_key::MAX_WRAPPED;
 use crate::kms::aws_arn::KeyArn;
 use crate::kms::aws_builder::AwsKmsBuilder;
 use crate::kms::aws_client::{Clients, Lane, http_client};
-use crate::kms::aws_error::{Operation, failure};
+use crate::kms::aws_error::{Operation, by_state, failure, is_about_state};
 use crate::kms::aws_retry::{Failure, RetryPolicy};
 use crate::kms::{GeneratedKey, KekDescription, Kms};
 
@@ -144,7 +144,30 @@ impl AwsKms {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        self.run(operation, &target.lane, attempt).await.map_err(|e| e.with_kek(target.kek.as_str()))
+        let answer = match self.run(operation, &target.lane, attempt).await {
+            Err(e) if operation != Operation::DescribeKey && is_about_state(&e) => {
+                Err(self.told_by_state(target, e).await)
+            }
+            answer => answer,
+        };
+        answer.map_err(|e| e.with_kek(target.kek.as_str()))
+    }
+
+    /// What a refusal because of the KEK's state means: a denial or an outage, which AWS's code does not tell.
+    async fn told_by_state(&self, target: &Target<'_>, refused: Error) -> Error {
+        let attempt = || async {
+            let sent = target.lane.client.describe_key().key_id(target.arn.text).send().await;
+            sent.map_err(|e| failure(Operation::DescribeKey, &e))
+        };
+        let described = self.run(Operation::DescribeKey, &target.lane, attempt).await;
+        match described.map(|reply| reply.key_metadata.and_then(|key| key.key_state)) {
+            Ok(Some(state)) => by_state(refused, state.as_str()),
+            Ok(None) => refused,
+            Err(e) => {
+                tracing::debug!(error = %e, "AWS KMS does not tell the KEK's state");
+                refused
+            }
+        }
     }
 
     /// Runs a call under the retry policy and names what failed.

@@ -197,7 +197,7 @@ fn by_code(operation: Operation, code: &str, message: &str) -> Failure {
             printable(message, 400)
         )),
         (_, "DisabledException") => denied("the KEK is disabled; its owner can enable it (kms:EnableKey)".to_owned()),
-        (_, "KMSInvalidStateException") => by_state(message),
+        (_, INVALID_STATE) => by_sentence(message),
         (_, "NotFoundException") => denied(
             "there is no such key or alias in that account and region; check the ARN, and that a multi-region key has a \
              replica there"
@@ -264,25 +264,58 @@ fn by_code(operation: Operation, code: &str, message: &str) -> Failure {
     }
 }
 
-/// The state of a key, which AWS only tells in a sentence.
-fn by_state(message: &str) -> Failure {
+/// AWS's code for a key whose state, or whose key store, does not allow a call: a tenant's decision and an external key store's
+/// timeout alike.
+const INVALID_STATE: &str = "KMSInvalidStateException";
+
+/// Whether only `DescribeKey` can tell what the failure means.
+pub(crate) fn is_about_state(error: &Error) -> bool {
+    let answer = StdError::source(error).and_then(|source| source.downcast_ref::<AwsAnswer>());
+    answer.is_some_and(|answer| answer.code == INVALID_STATE)
+}
+
+/// What a call that AWS refused because of the key's state means, by the state that `DescribeKey` then gave.
+pub(crate) fn by_state(refused: Error, state: &str) -> Error {
+    let (kind, why) = match state {
+        "Disabled" => (ErrorKind::Denied, "the KEK is disabled; its owner can enable it (kms:EnableKey)"),
+        "PendingDeletion" | "PendingReplicaDeletion" => (ErrorKind::Denied, DELETED),
+        "PendingImport" => (ErrorKind::Denied, NO_MATERIAL),
+        "Unavailable" => (
+            ErrorKind::Denied,
+            "the KEK's custom key store is disconnected; its owner can connect it (kms:ConnectCustomKeyStore)",
+        ),
+        "Creating" | "Updating" => (ErrorKind::Unavailable, "AWS KMS is not available: the KEK is in passing; retry"),
+        // Nobody decided against us: a key store outside AWS did not answer, or not in time.
+        "Enabled" => (
+            ErrorKind::Unavailable,
+            "AWS KMS is not available: the KEK is enabled, but its key store did not do what was asked; retry, and check the \
+             external key store",
+        ),
+        _ => return refused,
+    };
+    refused.told_as(kind, why)
+}
+
+const DELETED: &str =
+    "the KEK is scheduled for deletion; its owner can cancel that (kms:CancelKeyDeletion) and enable the key";
+const NO_MATERIAL: &str =
+    "the KEK has no key material: it expired, was deleted, or never came; import the same material (again)";
+
+/// The same where `DescribeKey` gave no state: by AWS's sentence, where that leaves no doubt. What is not known to be a denial is none.
+fn by_sentence(message: &str) -> Failure {
     let lower = message.to_ascii_lowercase();
     let is = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let said = printable(message, 200);
     if is(&["pending deletion", "pendingdeletion", "pending replica deletion", "pendingreplicadeletion"]) {
-        let why =
-            "the KEK is scheduled for deletion; its owner can cancel that (kms:CancelKeyDeletion) and enable the key";
-        return Failure::for_good(Error::new(ErrorKind::Denied, why));
+        return Failure::for_good(Error::new(ErrorKind::Denied, DELETED));
     }
     if is(&["pending import", "pendingimport"]) {
-        let why =
-            "the KEK has no key material: it expired, was deleted, or never came; import the same material (again)";
-        return Failure::for_good(Error::new(ErrorKind::Denied, why));
+        return Failure::for_good(Error::new(ErrorKind::Denied, NO_MATERIAL));
     }
-    if is(&["creating", "updating", "unavailable", "not connected", "disconnected"]) {
-        return down(&format!("the KEK is in passing; AWS says: {said}"));
-    }
-    Failure::for_good(Error::new(ErrorKind::Denied, format!("the KEK's state does not allow this; AWS says: {said}")))
+    let why = format!(
+        "AWS KMS is not available: the KEK's state, or its key store, does not allow this at present; AWS says: {}",
+        printable(message, 200)
+    );
+    Failure::for_good(Error::new(ErrorKind::Unavailable, why))
 }
 
 fn our_credentials(code: &str) -> Failure {
@@ -359,8 +392,15 @@ mod tests {
                 "CancelKeyDeletion",
             ),
             (Operation::Decrypt, "KMSInvalidStateException", "x is pending import.", Denied, false, "key material"),
-            (Operation::Decrypt, "KMSInvalidStateException", "x is Creating", Unavailable, true, "passing"),
-            (Operation::Decrypt, "KMSInvalidStateException", "else", Denied, false, "else"),
+            (
+                Operation::Decrypt,
+                "KMSInvalidStateException",
+                "The external key store did not respond in time",
+                Unavailable,
+                false,
+                "in time",
+            ),
+            (Operation::Decrypt, "KMSInvalidStateException", "else", Unavailable, false, "else"),
             (Operation::Decrypt, "NotFoundException", "", Denied, false, "ARN"),
             (Operation::Decrypt, "IncorrectKeyException", "", Denied, false, "alias"),
             (Operation::Decrypt, "InvalidCiphertextException", "", Denied, false, "encryption context"),
@@ -378,6 +418,33 @@ mod tests {
             assert_eq!((failure.error.kind(), failure.passes), (kind, passes), "{operation:?} {code} {message}");
             assert!(failure.error.to_string().contains(says), "{}", failure.error);
         }
+    }
+
+    /// Denied or down is decided by the state, whatever the sentence says.
+    #[test]
+    fn a_state_decides_what_a_sentence_cannot() {
+        use ErrorKind::{Denied, Unavailable};
+        for (state, kind) in [
+            ("Enabled", Unavailable),
+            ("Creating", Unavailable),
+            ("Updating", Unavailable),
+            ("Disabled", Denied),
+            ("PendingDeletion", Denied),
+            ("PendingReplicaDeletion", Denied),
+            ("PendingImport", Denied),
+            ("Unavailable", Denied),
+            ("SomethingNew", Unavailable),
+        ] {
+            for message in ["it is unavailable", "did not respond in time", "is disconnected"] {
+                let answer = AwsAnswer { operation: Operation::Decrypt, code: INVALID_STATE.into(), request_id: None };
+                let refused = by_code(Operation::Decrypt, INVALID_STATE, message).error.with_source(answer);
+                assert!(is_about_state(&refused));
+                let told = by_state(refused, state);
+                assert_eq!(told.kind(), kind, "{state} {message}");
+                assert!(is_about_state(&told), "what AWS answered is told too");
+            }
+        }
+        assert!(!is_about_state(&by_code(Operation::Decrypt, "DisabledException", "").error));
     }
 
     #[test]

@@ -111,9 +111,10 @@ impl AwsKeyPolicy {
     /// Adds a principal of the backend: a role or a user, `arn:aws:iam::999988887777:role/chat`. A role's sessions are it.
     ///
     /// # Errors
-    /// `InvalidArgument` if that is no ARN of a role or a user: sessions end, and accounts and wildcards are too wide.
+    /// `InvalidArgument` if that is no ARN of a role or a user in the KEK's partition: sessions end, and accounts and wildcards are too
+    /// wide.
     pub fn principal(mut self, arn: &str) -> Result<Self> {
-        check_principal(arn, &["role/", "user/"])?;
+        self.check_principal(arn, &["role/", "user/"])?;
         self.principals.push(arn.to_owned());
         Ok(self)
     }
@@ -122,11 +123,21 @@ impl AwsKeyPolicy {
     /// policies decide who administers.
     ///
     /// # Errors
-    /// `InvalidArgument` if that is no ARN of a role, a user or an account.
+    /// `InvalidArgument` if that is no ARN of a role, a user or an account in the KEK's partition.
     pub fn administrator(mut self, arn: &str) -> Result<Self> {
-        check_principal(arn, &["role/", "user/", "root"])?;
+        self.check_principal(arn, &["role/", "user/", "root"])?;
         self.administrators.push(arn.to_owned());
         Ok(self)
+    }
+
+    /// A principal of another partition (`aws-cn`, `aws-us-gov`) is none here: AWS refuses a key policy that names one.
+    fn check_principal(&self, arn: &str, kinds: &[&str]) -> Result<()> {
+        check_principal(arn, kinds)?;
+        if arn.split(':').nth(1) == Some(self.partition.as_str()) {
+            return Ok(());
+        }
+        let message = format!("{arn:?} is of another partition than the KEK, which is in {:?}", self.partition);
+        Err(Error::invalid(message).with_operation("compile key policy"))
     }
 
     /// Also allows what `Admin::rewrap` needs beyond unwrapping: re-encryption from and to this KEK and, where AWS cannot
@@ -258,17 +269,21 @@ impl AwsKeyPolicy {
 
     fn denied(&self, selector: &Selector, sid: &str) -> Result<Value> {
         let made = || {
-            let fields: Vec<String> = self.policies().flat_map(TenantPolicy::scope_fields).cloned().collect();
-            selector.check(&fields)?;
+            selector.check()?;
+            let known = |name: &&str| PERIODS.contains(name) || self.policies().any(|policy| policy.names(name));
+            if let Some(name) = selector.names().find(|name| !known(name)) {
+                let message = format!("{name:?} is not a scope field of this tenant; the statement would deny nothing");
+                return Err(Error::invalid(message));
+            }
             if selector.key_ids().is_some() {
                 return Err(Error::invalid("AWS KMS does not know data keys by their ids; select by scope and period"));
             }
             let mut equal = BTreeMap::from([(format!("{CONTEXT}tenant"), json!(literal(self.tenant.as_str())?))]);
             let mut like = BTreeMap::new();
-            for (name, value) in fields_of(selector)? {
+            for (name, value) in selector.conditions() {
                 equal.insert(format!("{CONTEXT}{name}"), json!(literal(value)?));
             }
-            if let Some((name, labels)) = range_of(selector)? {
+            if let Some((name, labels)) = range_of(selector) {
                 let into = if labels.iter().any(|label| label.contains('?')) { &mut like } else { &mut equal };
                 into.insert(format!("{CONTEXT}{name}"), json!(labels));
             }
@@ -295,39 +310,16 @@ fn names(policies: &[&TenantPolicy]) -> BTreeSet<String> {
     policies.iter().flat_map(of_policy).chain(ALWAYS.map(str::to_owned)).collect()
 }
 
-fn nothing() -> Error {
-    Error::invalid("no data key meets all of the selector's conditions; the statement would deny nothing")
-}
-
-/// The selector's fields, without a period that its range has to say something about.
-fn fields_of(selector: &Selector) -> Result<Vec<(&str, &str)>> {
-    let fields: BTreeMap<&str, &str> = selector.conditions().collect();
-    let periods = fields.keys().filter(|name| PERIODS.contains(name)).count();
-    let is_contradiction = selector.conditions().any(|(name, value)| fields.get(name) != Some(&value));
-    if is_contradiction || periods > 1 {
-        return Err(nothing());
-    }
-    Ok(fields.into_iter().collect())
-}
-
 /// The selector's range of periods: the name of its field, and what is in it. `None` if there is none, or if a field names
 /// one period of it, which then says it all.
-fn range_of(selector: &Selector) -> Result<Option<(&str, Vec<String>)>> {
+fn range_of(selector: &Selector) -> Option<(&str, Vec<String>)> {
     let (from, to) = selector.periods();
-    let Some((name, _)) = from.or(to).map(PeriodLabel::field) else { return Ok(None) };
-    let value = |label: Option<&PeriodLabel>| label.map(|label| label.field().1.to_owned());
-    let (low, high) = (value(from), value(to));
-    match selector.conditions().find(|(field, _)| PERIODS.contains(field)) {
-        None => Ok(Some((name, patterns(low.as_deref(), high.as_deref())))),
-        Some((field, value))
-            if field == name
-                && low.is_none_or(|low| value >= low.as_str())
-                && high.is_none_or(|high| value <= high.as_str()) =>
-        {
-            Ok(None)
-        }
-        Some(_) => Err(nothing()),
+    let (name, _) = from.or(to).map(PeriodLabel::field)?;
+    if selector.conditions().any(|(field, _)| PERIODS.contains(&field)) {
+        return None; // a checked rule names a period of its range
     }
+    let value = |label: Option<&PeriodLabel>| label.map(|label| label.field().1.to_owned());
+    Some((name, patterns(value(from).as_deref(), value(to).as_deref())))
 }
 
 /// A value as `StringEquals` takes it literally: there `*` and `?` are themselves, but `${…}` would be a policy variable, so

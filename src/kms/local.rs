@@ -1,11 +1,13 @@
 //! The local KMS: KEKs that this process holds, in a file or handed over by the embedder.
 //!
 //! For tenants who bring their key (BYOK), for development, and for tests. `local_wrapping` wraps data keys, `local_content`
-//! and `local_file` say how KEKs rest, `local_under_root` keeps them under a root KEK, `local_import` takes in a tenant's key.
+//! and `local_file` say how KEKs rest, `local_lookup` finds a key, also one that another process made, `local_under_root` keeps
+//! KEKs under a root KEK, `local_import` takes in a tenant's key.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use zeroize::Zeroize;
@@ -18,7 +20,7 @@ use crate::key::kek::KekUri;
 use crate::key::region::Region;
 use crate::kms::local_content::{Content, StoredKek, StoredKey};
 use crate::kms::local_file::KekFile;
-use crate::kms::local_wrapping::{self, Wrapped, not_wrapped_here};
+use crate::kms::local_wrapping::{self, Wrapped};
 use crate::kms::root::Root;
 use crate::kms::{KekDescription, Kms};
 
@@ -30,6 +32,8 @@ const MAX_NAME: usize = 64;
 pub(crate) struct LocalKek {
     pub(crate) region: Region,
     pub(crate) enabled: bool,
+    /// The newest that rests, in hand or not.
+    pub(crate) newest: u32,
     pub(crate) versions: BTreeMap<u32, HeldKey>,
 }
 
@@ -72,10 +76,9 @@ pub(crate) fn in_hand(content: &Content, known: &Keks, fresh: Option<Fresh<'_>>)
             StoredKey::Bare(key) => Some((*version, HeldKey { key: Arc::clone(key), wrapped: None })),
             StoredKey::Wrapped(wrapped) => Some((*version, find(name, *version, wrapped)?)),
         });
-        let kek = LocalKek { region: region.clone(), enabled: *enabled, versions: held.collect() };
-        if !kek.versions.is_empty() {
-            keks.insert(name.clone(), kek);
-        }
+        let newest = versions.last_key_value().map_or(0, |(version, _)| *version);
+        let kek = LocalKek { region: region.clone(), enabled: *enabled, newest, versions: held.collect() };
+        keks.insert(name.clone(), kek);
     }
     keks
 }
@@ -83,14 +86,14 @@ pub(crate) fn in_hand(content: &Content, known: &Keks, fresh: Option<Fresh<'_>>)
 /// Where the content of a local KMS is.
 pub(crate) enum Medium {
     Memory(Content),
-    File(KekFile),
+    File(Arc<KekFile>),
 }
 
 impl Medium {
     pub(crate) fn read(&self) -> Result<Content> {
         match self {
             Self::Memory(content) => Ok(content.clone()),
-            Self::File(file) => file.read(),
+            Self::File(file) => file.read().map(|(content, _)| content),
         }
     }
 
@@ -130,41 +133,82 @@ pub struct LocalKms {
     /// Held over a change of medium and memory together, so that memory never falls behind.
     pub(crate) medium: Arc<Mutex<Medium>>,
     pub(crate) root: Option<Arc<Root>>,
+    /// That of `medium`, to be looked at without waiting for who changes it.
+    pub(crate) file: Option<Arc<KekFile>>,
+    /// Lets one caller ask the root KEK for what another process made, and keeps the last failure for a moment.
+    pub(crate) fetching: Arc<tokio::sync::Mutex<Option<Failed>>>,
 }
+
+/// Since when, and why.
+pub(crate) type Failed = (Instant, Error);
 
 impl LocalKms {
     /// A KMS whose KEKs live in memory alone. The embedder hands them over at each start.
     pub fn in_memory() -> Self {
-        Self { keks: Arc::default(), medium: Arc::new(Mutex::new(Medium::Memory(Content::default()))), root: None }
+        Self::with(Keks::new(), Medium::Memory(Content::default()), None)
     }
 
-    /// A KMS whose KEKs rest in a file, which is created if it does not exist: mode 0600, replaced atomically. The KEKs
-    /// stand in it unencrypted, so the file is worth as much as everything sealed under them; the start says so in the log.
-    /// That is for development; [`LocalKms::open_under`] is for production.
+    pub(crate) fn with(keks: Keks, medium: Medium, root: Option<Root>) -> Self {
+        let file = match &medium {
+            Medium::Memory(_) => None,
+            Medium::File(file) => Some(Arc::clone(file)),
+        };
+        Self {
+            keks: Arc::new(RwLock::new(keks)),
+            medium: Arc::new(Mutex::new(medium)),
+            root: root.map(Arc::new),
+            file,
+            fetching: Arc::default(),
+        }
+    }
+
+    /// Makes the file of a KMS whose KEKs rest in one, with no KEK in it yet: mode 0600. See [`Self::open`].
     ///
     /// # Errors
-    /// `InvalidArgument` if the file can be read by others than its owner, or is not a KEK file, or holds a weak key, or
-    /// rests under a root KEK; `Unavailable` if it cannot be read or created.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let file = KekFile::open(path.as_ref(), &Content::default())?;
-        let content = file.read()?;
-        check_root(&content, None)?;
-        let keks = in_hand(&content, &Keks::new(), None);
-        tracing::warn!(path = %path.as_ref().display(), keks = keks.len(), "KEKs rest unencrypted in a file: protect it");
-        Ok(Self { keks: Arc::new(RwLock::new(keks)), medium: Arc::new(Mutex::new(Medium::File(file))), root: None })
+    /// `Conflict` if there is a file already; `Io` or `Unavailable` if it cannot be written.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        KekFile::create(path.as_ref(), &Content::default())?;
+        Self::open(path)
     }
 
-    /// Reads the file again, to see what another process changed. Nothing to do in memory. Under a root KEK, keys that
-    /// another process added are not seen until [`LocalKms::refresh`], which asks the root KEK for them.
+    /// A KMS whose KEKs rest in a file that [`Self::create`] made; it is replaced atomically. The KEKs stand in it
+    /// unencrypted, so the file is worth as much as everything sealed under them; the start says so in the log. That is for
+    /// development; [`LocalKms::open_under`] is for production.
+    ///
+    /// What another process changes in the file counts with the next call here. While the file does not read, calls go on with
+    /// the KEKs as they were.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is no file, it can be read by others than its owner, or is not a KEK file, or holds a weak
+    /// key, or rests under a root KEK; `Io` or `Unavailable` if it cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let file = KekFile::open(path.as_ref())?;
+        let (content, version) = file.read()?;
+        check_root(&content, None)?;
+        let keks = in_hand(&content, &Keks::new(), None);
+        file.took(version);
+        tracing::warn!(path = %path.as_ref().display(), keks = keks.len(), "KEKs rest unencrypted in a file: protect it");
+        Ok(Self::with(keks, Medium::File(Arc::new(file)), None))
+    }
+
+    /// Reads the file again, to see what another process changed, as each call does by itself if the file was replaced.
+    /// Nothing to do in memory. Under a root KEK, keys that another process added are unwrapped when they are needed, or by
+    /// [`LocalKms::refresh`].
     ///
     /// # Errors
     /// As [`Self::open`]; the KEKs stay as they were.
     pub fn reload(&self) -> Result<()> {
         let medium = self.medium.lock().unwrap_or_else(PoisonError::into_inner);
-        let content = medium.read()?;
+        self.take_over(&medium)
+    }
+
+    pub(crate) fn take_over(&self, medium: &Medium) -> Result<()> {
+        let Medium::File(file) = medium else { return Ok(()) };
+        let (content, version) = file.read()?;
         check_root(&content, self.root_uri())?;
         let mut keks = self.write();
         *keks = in_hand(&content, &keks, None);
+        file.took(version);
         Ok(())
     }
 
@@ -182,9 +226,10 @@ impl LocalKms {
     /// KEK: there, [`LocalKms::add_raw_kek`]. An import (feature `byok`) takes a KEK without its raw bytes ever being sent.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is not 32 bytes long or its bytes are all equal; else as [`Self::create_kek`].
+    /// `InvalidArgument` if it is not 32 bytes long, its bytes are all equal, or all printable text; else as
+    /// [`Self::create_kek`].
     pub fn import_kek(&self, name: &str, region: Region, raw: &mut [u8]) -> Result<KekUri> {
-        self.add_bare(name, region, take_kek(raw)?)
+        self.add_bare(name, region, take_brought_kek(raw)?)
     }
 
     fn add_bare(&self, name: &str, region: Region, key: Secret<32>) -> Result<KekUri> {
@@ -236,10 +281,57 @@ impl LocalKms {
         self.change_kek(name, |kek| kek.enabled = true)
     }
 
-    fn change_kek(&self, name: &str, change: impl FnOnce(&mut StoredKek)) -> Result<()> {
+    /// Destroys a KEK with all its versions. What it wrapped never unwraps again, once no copy of the file is left: the bytes of
+    /// the old file stay on the disk until the file system reuses them, and in backups. It has to be disabled before, so that
+    /// who still needs it shows while it can be enabled again.
+    ///
+    /// # Errors
+    /// `Denied` if there is no such KEK; `InvalidArgument` if it is enabled.
+    pub fn destroy_kek(&self, name: &str) -> Result<()> {
         self.change(None, |content| {
-            change(content.keks.get_mut(name).ok_or_else(|| no_such_kek(name))?);
+            if content.keks.get(name).ok_or_else(|| no_such_kek(name))?.enabled {
+                let message = "the KEK is enabled: disable it, and destroy it when nobody misses it";
+                return Err(Error::invalid(message).with_kek(&format!("{SCHEME}:{name}")));
+            }
+            content.keks.remove(name);
             Ok(())
+        })?;
+        tracing::warn!(kek = name, "KEK destroyed");
+        Ok(())
+    }
+
+    /// Destroys one version of a KEK, as [`Self::destroy_kek`] does the whole: after a rewrap under a newer one. The newest
+    /// version stays, so that no number is given out twice.
+    ///
+    /// # Errors
+    /// `Denied` if there is no such KEK or version; `InvalidArgument` if it is the newest.
+    pub fn destroy_version(&self, name: &str, version: u32) -> Result<()> {
+        self.change_kek_if(name, |kek| {
+            if kek.versions.last_key_value().is_some_and(|(newest, _)| *newest == version) {
+                return Err(Error::invalid(
+                    "the newest version of a KEK is not destroyed by itself: rotate the KEK before",
+                ));
+            }
+            match kek.versions.remove(&version) {
+                Some(_) => Ok(()),
+                None => Err(Error::new(ErrorKind::Denied, "the KEK has no such version")),
+            }
+        })?;
+        tracing::warn!(kek = name, version, "version of a KEK destroyed");
+        Ok(())
+    }
+
+    fn change_kek(&self, name: &str, change: impl FnOnce(&mut StoredKek)) -> Result<()> {
+        self.change_kek_if(name, |kek| {
+            change(kek);
+            Ok(())
+        })
+    }
+
+    fn change_kek_if(&self, name: &str, change: impl FnOnce(&mut StoredKek) -> Result<()>) -> Result<()> {
+        self.change(None, |content| {
+            let done = change(content.keks.get_mut(name).ok_or_else(|| no_such_kek(name))?);
+            done.map_err(|e| e.with_kek(&format!("{SCHEME}:{name}")))
         })
     }
 
@@ -270,18 +362,15 @@ impl LocalKms {
         self.root.as_ref().map(|root| root.kek())
     }
 
-    pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, Keks> {
-        self.keks.write().unwrap_or_else(PoisonError::into_inner)
+    fn description(&self, kek: &KekUri) -> Option<KekDescription> {
+        let keks = self.keks.read().unwrap_or_else(PoisonError::into_inner);
+        let found = keks.get(kek.name())?;
+        let (region, version) = (found.region.clone(), found.newest.to_string());
+        Some(KekDescription { region, enabled: found.enabled, version, symmetric: true })
     }
 
-    /// Runs `work` on an enabled KEK. The lock is never held across an await: `work` is synchronous.
-    fn with_enabled<T>(&self, kek: &KekUri, work: impl FnOnce(&LocalKek) -> Result<T>) -> Result<T> {
-        let keks = self.keks.read().unwrap_or_else(PoisonError::into_inner);
-        let found = keks.get(kek.name()).ok_or_else(|| no_such_kek(kek.name()))?;
-        if !found.enabled {
-            return Err(Error::new(ErrorKind::Denied, "the KEK is disabled; its owner can enable it"));
-        }
-        work(found)
+    pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, Keks> {
+        self.keks.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -317,6 +406,18 @@ pub(crate) fn check_root(content: &Content, expected: Option<&KekUri>) -> Result
     }
 }
 
+/// Takes a raw KEK that somebody brought. One of 32 printable characters is text that was to be decoded: as hexadecimal it
+/// has half the bits. (Of random keys one in 10^13 looks like it.)
+pub(crate) fn take_brought_kek(raw: &mut [u8]) -> Result<Secret<32>> {
+    if raw.len() == 32 && raw.iter().fold(true, |all, b| all & (b' '..=b'~').contains(b)) {
+        raw.zeroize();
+        return Err(Error::invalid(
+            "32 printable characters are text and no KEK: decode it to the 32 bytes it stands for",
+        ));
+    }
+    take_kek(raw)
+}
+
 /// Takes a raw KEK and wipes its source.
 pub(crate) fn take_kek(raw: &mut [u8]) -> Result<Secret<32>> {
     let uniform = is_uniform(raw);
@@ -336,26 +437,23 @@ impl Kms for LocalKms {
     }
 
     async fn describe(&self, kek: &KekUri) -> Result<KekDescription> {
-        let keks = self.keks.read().unwrap_or_else(PoisonError::into_inner);
-        let found = keks.get(kek.name()).ok_or_else(|| no_such_kek(kek.name()))?;
-        let newest = found.versions.last_key_value().map_or(0, |(version, _)| *version);
-        let (region, version) = (found.region.clone(), newest.to_string());
-        Ok(KekDescription { region, enabled: found.enabled, version, symmetric: true })
+        let looked = self.look();
+        if let Some(description) = self.description(kek) {
+            return Ok(description);
+        }
+        self.wait_for(looked?).await?;
+        self.description(kek).ok_or_else(|| no_such_kek(kek.name()))
     }
 
     async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, data_key: &DataKey) -> Result<Vec<u8>> {
-        self.with_enabled(kek, |found| {
-            let (version, held) = found.versions.last_key_value().ok_or_else(|| no_such_kek(kek.name()))?;
-            local_wrapping::wrap(kek, *version, &held.key, context, data_key)
-        })
+        let (version, held) = self.key(kek, None).await?;
+        local_wrapping::wrap(kek, version, &held.key, context, data_key)
     }
 
     async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey> {
         let parsed = Wrapped::parse(wrapped)?;
-        self.with_enabled(kek, |found| {
-            let held = found.versions.get(&parsed.version).ok_or_else(not_wrapped_here)?;
-            parsed.unwrap(kek, &held.key, context)
-        })
+        let (_, held) = self.key(kek, Some(parsed.version)).await?;
+        parsed.unwrap(kek, &held.key, context)
     }
 
     /// Between KEKs of this KMS. The data key is in plaintext only inside this call.

@@ -13,10 +13,13 @@ use crate::crypto::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
-use crate::kms::local::{no_such_kek, take_kek};
+use crate::kms::json_object::{Object, present};
+use crate::kms::local::{no_such_kek, take_kek, uri};
 
 const BARE: u32 = 1;
 const ROOTED: u32 = 2;
+/// Most imports under way at once: the file stays small, and nobody fills it by asking.
+pub(crate) const MAX_IMPORTS: usize = 64;
 
 /// All that a local KMS keeps. Clones share the keys.
 #[derive(Clone, Default)]
@@ -124,11 +127,11 @@ impl StoredKey {
 #[serde(deny_unknown_fields)]
 struct FileEntry {
     format: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     root: Option<KekUri>,
-    keks: Vec<KekEntry>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    imports: Vec<ImportEntry>,
+    keks: Vec<Object<KekEntry>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    imports: Option<Vec<Object<ImportEntry>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,16 +140,16 @@ struct KekEntry {
     name: String,
     region: Region,
     enabled: bool,
-    versions: Vec<VersionEntry>,
+    versions: Vec<Object<VersionEntry>>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VersionEntry {
     version: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     key: Option<Zeroizing<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     wrapped: Option<String>,
 }
 
@@ -157,11 +160,11 @@ struct ImportEntry {
     name: String,
     region: Region,
     expires_at: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     private_key: Option<Zeroizing<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     wrapped: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     sealed: Option<String>,
 }
 
@@ -169,11 +172,12 @@ impl Content {
     /// The file's text. Format 1 wherever it suffices, so that a file that uses nothing new stays readable by all.
     pub(crate) fn to_json(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
         let format = if self.root.is_none() && self.imports.is_empty() { BARE } else { ROOTED };
+        let imports: Vec<_> = self.imports.iter().map(|(id, import)| Object(import.to_entry(id))).collect();
         let entry = FileEntry {
             format,
             root: self.root.clone(),
-            keks: self.keks.iter().map(|(name, kek)| kek.to_entry(name)).collect(),
-            imports: self.imports.iter().map(|(id, import)| import.to_entry(id)).collect(),
+            keks: self.keks.iter().map(|(name, kek)| Object(kek.to_entry(name))).collect(),
+            imports: Some(imports).filter(|imports| !imports.is_empty()),
         };
         // Reserved at once: a growing buffer would leave copies of keys behind.
         let mut text = Zeroizing::new(Vec::with_capacity(self.most_bytes()));
@@ -197,20 +201,27 @@ impl Content {
     /// A sentence that says what is wrong with the text and quotes nothing of it.
     pub(crate) fn from_json(text: &[u8]) -> Result<Self, String> {
         // serde_json's message can quote the text; only the position is passed on.
-        let entry: FileEntry =
+        let Object(entry): Object<FileEntry> =
             serde_json::from_slice(text).map_err(|e| format!("line {}, column {}", e.line(), e.column()))?;
-        if entry.format != if entry.root.is_some() || !entry.imports.is_empty() { ROOTED } else { BARE } {
-            return Err("unknown format; update strongroom".to_owned());
+        match (entry.format, entry.root.is_some() || entry.imports.is_some()) {
+            (BARE, false) | (ROOTED, true) => {}
+            (BARE, true) => return Err("format 1 has neither a root nor imports".to_owned()),
+            (ROOTED, false) => return Err("format 2 has a root or imports".to_owned()),
+            _ => return Err("unknown format; update strongroom".to_owned()),
+        }
+        let imports = entry.imports.unwrap_or_default();
+        if imports.len() > MAX_IMPORTS {
+            return Err(format!("it has more than {MAX_IMPORTS} imports"));
         }
         let rooted = entry.root.is_some();
         let mut content = Self { root: entry.root, ..Self::default() };
-        for kek in entry.keks {
+        for Object(kek) in entry.keks {
             let (name, kek) = kek.into_stored(rooted)?;
             if content.keks.insert(name, kek).is_some() {
                 return Err("two KEKs have one name".to_owned());
             }
         }
-        for import in entry.imports {
+        for Object(import) in imports {
             let (id, import) = import.into_stored(rooted)?;
             if content.imports.insert(id, import).is_some() {
                 return Err("two imports have one token".to_owned());
@@ -232,15 +243,19 @@ impl StoredKek {
             name: name.to_owned(),
             region: self.region.clone(),
             enabled: self.enabled,
-            versions: self.versions.iter().map(version).collect(),
+            versions: self.versions.iter().map(version).map(Object).collect(),
         }
     }
 }
 
 impl KekEntry {
     fn into_stored(self, rooted: bool) -> Result<(String, StoredKek), String> {
+        check_name(&self.name)?;
         let mut versions = BTreeMap::new();
-        for v in self.versions {
+        for Object(v) in self.versions {
+            if v.version == 0 {
+                return Err("a KEK has a version 0; the first is 1".to_owned());
+            }
             let key = match (v.key, v.wrapped) {
                 (Some(key), None) if !rooted => {
                     let mut raw = unhex(&key, "a KEK")?;
@@ -274,6 +289,10 @@ impl StoredImport {
 
 impl ImportEntry {
     fn into_stored(self, rooted: bool) -> Result<(String, StoredImport), String> {
+        check_name(&self.name)?;
+        if self.id.len() != 64 || !self.id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err("an import's id is not 64 lower-case hexadecimal digits".to_owned());
+        }
         let key = match (self.private_key, self.wrapped, self.sealed) {
             (Some(key), None, None) if !rooted => StoredTransport::Bare(Arc::new(unhex(&key, "an import's key")?)),
             (None, Some(wrapped), Some(sealed)) if rooted => StoredTransport::Wrapped {
@@ -284,6 +303,11 @@ impl ImportEntry {
         };
         Ok((self.id, StoredImport { name: self.name, region: self.region, expires_at: self.expires_at, key }))
     }
+}
+
+/// The name is not quoted: where it is wrong it may be anything.
+fn check_name(name: &str) -> Result<(), String> {
+    uri(name).map(drop).map_err(|_| "a KEK's name has not 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'".to_owned())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -20,14 +20,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
 use crate::kms::import_ticket::{HPKE_INFO, ImportFormat, ImportTicket, KeyCheckValue};
-use crate::kms::local::{LocalKms, take_kek, uri};
-use crate::kms::local_content::{Content, StoredImport};
+use crate::kms::local::{LocalKms, take_brought_kek, uri};
+use crate::kms::local_content::{Content, MAX_IMPORTS, StoredImport};
 use crate::kms::local_under_root::{load_import, store_import};
 
 /// How long a token is good for: a day, as with AWS KMS.
 const LIFE_MILLIS: i64 = 24 * 60 * 60 * 1000;
-/// Most imports under way at once: the file stays small, and nobody fills it by asking.
-const MAX_IMPORTS: usize = 64;
 
 impl LocalKms {
     /// Begins the import of a tenant's key as the KEK `local:NAME`. The ticket is good for 24 hours by `clock` and for one
@@ -110,7 +108,7 @@ impl LocalKms {
             self.content()?.must_be_free(&import.name)?;
             let private_keys = load_import(self.root.as_deref(), &id, &import).await?;
             let mut material = unwrap(&private_keys, format, &kek, wrapped)?;
-            let key = take_kek(&mut material).map_err(|e| Error::invalid(WEAK).with_source(e))?;
+            let key = take_brought_kek(&mut material).map_err(|e| Error::invalid(WEAK).with_source(e))?;
             if !has_check_value(&key, check_value.bytes()).map_err(|Refused| no_keys())? {
                 return Err(Error::invalid(OTHER_CHECK_VALUE));
             }

@@ -5,9 +5,9 @@
 //! start and not at first use: a root KEK that is missing or denied shows at the start, where somebody looks, and an outage
 //! of the root KMS later on stops no tenant.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use zeroize::Zeroizing;
@@ -21,7 +21,7 @@ use crate::key::encryption_context::EncryptionContext;
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
 use crate::kms::Kms;
-use crate::kms::local::{HeldKey, Keks, LocalKek, LocalKms, Medium, check_root, in_hand, no_such_kek, take_kek, uri};
+use crate::kms::local::{HeldKey, Keks, LocalKms, Medium, check_root, in_hand, no_such_kek, take_brought_kek, uri};
 use crate::kms::local_content::{Content, StoredImport, StoredKey, StoredTransport};
 use crate::kms::local_file::KekFile;
 use crate::kms::root::Root;
@@ -69,6 +69,10 @@ impl Root {
             return Err(Error::new(ErrorKind::KeyMismatch, message).with_kek(self.kek().as_str()));
         }
         Ok(wrapped.into())
+    }
+
+    async fn must_answer(&self) -> Result<()> {
+        self.kms().describe(self.kek()).await.map(drop).map_err(|e| self.failed("answer for", "the KEK file", e))
     }
 
     async fn unwrap(&self, what: &str, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey> {
@@ -151,9 +155,22 @@ pub(crate) async fn load_import(
 }
 
 impl LocalKms {
-    /// A KMS whose KEKs rest in a file, each wrapped under the operator's `root_kek`, a KEK of `root`. A file that is not
-    /// there, or holds no KEK yet, is made one under that root. Every KEK is unwrapped now; later only a new one asks the
-    /// root KMS.
+    /// Makes the file of a KMS whose KEKs rest under the operator's `root_kek`, a KEK of `root`, with no KEK in it yet: mode
+    /// 0600. See [`Self::open_under`].
+    ///
+    /// # Errors
+    /// `Conflict` if there is a file already; else as [`Self::open_under`].
+    pub async fn create_under(path: impl AsRef<Path>, root: Arc<dyn Kms>, root_kek: KekUri) -> Result<Self> {
+        let asked = Root::shared(Arc::clone(&root), root_kek.clone())?;
+        asked.must_answer().await?;
+        let empty = Content { root: Some(root_kek.clone()), ..Content::default() };
+        KekFile::create(path.as_ref(), &empty)?;
+        Self::open_under(path, root, root_kek).await
+    }
+
+    /// A KMS whose KEKs rest in a file that [`Self::create_under`] made, each wrapped under the operator's `root_kek`, a KEK of
+    /// `root`. A file that holds no KEK yet is made one under that root. Every KEK is unwrapped now; later only a new one asks
+    /// the root KMS. What another process changes in the file counts with the next call here, as for [`Self::open`].
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -166,7 +183,7 @@ impl LocalKms {
     /// let region = Region::new("eu-central-1")?;
     /// let root_kek = operator.create_kek("root", region.clone())?;
     ///
-    /// let kms = LocalKms::open_under(&path, Arc::new(operator), root_kek).await?;
+    /// let kms = LocalKms::create_under(&path, Arc::new(operator), root_kek).await?; // once; then `open_under`
     /// kms.add_kek("acme-2026", region).await?;
     /// assert!(std::fs::read_to_string(&path).unwrap().contains(r#""wrapped""#));
     /// # Ok::<(), strongroom::Error>(()) }).unwrap();
@@ -174,13 +191,12 @@ impl LocalKms {
     ///
     /// # Errors
     /// `Denied` if the root KEK refuses, or the file was altered; `Unavailable` or `Throttled` if its KMS does not answer, or
-    /// the file cannot be read or created; `InvalidArgument` if the file can be read by others, is not a KEK file, holds bare
+    /// the file cannot be read; `InvalidArgument` if there is no file, or it can be read by others, is not a KEK file, holds bare
     /// KEKs ([`Self::adopt_root`] wraps them) or rests under another root KEK.
     pub async fn open_under(path: impl AsRef<Path>, root: Arc<dyn Kms>, root_kek: KekUri) -> Result<Self> {
         let root = Root::shared(root, root_kek)?;
-        let empty = Content { root: Some(root.kek().clone()), ..Content::default() };
-        let file = KekFile::open(path.as_ref(), &empty)?;
-        let mut content = file.read()?;
+        let file = KekFile::open(path.as_ref())?;
+        let (mut content, version) = file.read()?;
         if content.root.is_none() && content.keks.is_empty() && content.imports.is_empty() {
             (content, ()) = file.change(|content| {
                 if content.keks.is_empty() && content.imports.is_empty() {
@@ -192,15 +208,12 @@ impl LocalKms {
         check_root(&content, Some(root.kek()))?;
         if content.keks.is_empty() {
             // With nothing to unwrap, a root KEK that is not there would show only when it is too late.
-            root.kms().describe(root.kek()).await.map_err(|e| root.failed("answer for", "the KEK file", e))?;
+            root.must_answer().await?;
         }
         let keks = unwrap_all(&root, &content, &Keks::new()).await?;
         tracing::info!(path = %path.as_ref().display(), keks = keks.len(), root = %root.kek(), "KEKs rest under a root KEK");
-        Ok(Self {
-            keks: Arc::new(RwLock::new(keks)),
-            medium: Arc::new(Mutex::new(Medium::File(file))),
-            root: Some(Arc::new(root)),
-        })
+        file.took(version);
+        Ok(Self::with(keks, Medium::File(Arc::new(file)), Some(root)))
     }
 
     /// Wraps everything in the file under `root_kek`, a KEK of `root`, and returns the KMS to go on with: for a file of bare
@@ -250,7 +263,13 @@ impl LocalKms {
         })?;
         drop(medium);
         tracing::info!(keks = keks.len(), root = %root.kek(), "the KEK file was wrapped under a root KEK");
-        Ok(Self { keks: Arc::new(RwLock::new(keks)), medium: Arc::clone(&self.medium), root: Some(root) })
+        Ok(Self {
+            keks: Arc::new(RwLock::new(keks)),
+            medium: Arc::clone(&self.medium),
+            root: Some(root),
+            file: self.file.clone(),
+            fetching: Arc::default(),
+        })
     }
 
     /// Creates a KEK from the operating system's randomness, and has the root KEK wrap it if there is one.
@@ -266,9 +285,9 @@ impl LocalKms {
     /// wrap it if there is one.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is not 32 bytes long or its bytes are all equal; else as [`Self::add_kek`].
+    /// `InvalidArgument` if it is not 32 bytes long, its bytes are all equal, or all printable text; else as [`Self::add_kek`].
     pub async fn add_raw_kek(&self, name: &str, region: Region, raw: &mut [u8]) -> Result<KekUri> {
-        self.add(name, region, take_kek(raw)?).await
+        self.add(name, region, take_brought_kek(raw)?).await
     }
 
     async fn add(&self, name: &str, region: Region, key: Secret<32>) -> Result<KekUri> {
@@ -312,6 +331,13 @@ impl LocalKms {
     /// # Errors
     /// As [`Self::open_under`]; the KEKs stay as they were.
     pub async fn refresh(&self) -> Result<()> {
+        let mut failed = self.fetching.lock().await;
+        let fetched = self.fetch_all().await;
+        *failed = fetched.as_ref().err().map(|e| (Instant::now(), e.clone()));
+        fetched
+    }
+
+    pub(crate) async fn fetch_all(&self) -> Result<()> {
         let Some(root) = &self.root else { return self.reload() };
         let content = self.content()?;
         let known = in_hand(&content, &self.write(), None);
@@ -329,18 +355,19 @@ async fn unwrap_all(root: &Root, content: &Content, known: &Keks) -> Result<Keks
         for (version, key) in &kek.versions {
             let held = keks.get(name).is_some_and(|kek| kek.versions.contains_key(version));
             if let (StoredKey::Wrapped(wrapped), false) = (key, held) {
-                missing.push((name.clone(), *version, kek.region.clone(), kek.enabled, Arc::clone(wrapped)));
+                missing.push((name.clone(), *version, kek.region.clone(), Arc::clone(wrapped)));
             }
         }
     }
-    let calls = missing.into_iter().map(|(name, version, region, enabled, wrapped)| async move {
+    let calls = missing.into_iter().map(|(name, version, region, wrapped)| async move {
         let key = root.unwrap_kek(&name, version, &region, wrapped).await?;
-        Ok::<_, Error>((name, version, region, enabled, key))
+        Ok::<_, Error>((name, version, key))
     });
     let mut unwrapped = stream::iter(calls).buffer_unordered(CALLS_AT_ONCE);
-    while let Some((name, version, region, enabled, key)) = unwrapped.try_next().await? {
-        let new = || LocalKek { region, enabled, versions: BTreeMap::new() };
-        keks.entry(name).or_insert_with(new).versions.insert(version, key);
+    while let Some((name, version, key)) = unwrapped.try_next().await? {
+        if let Some(kek) = keks.get_mut(&name) {
+            kek.versions.insert(version, key);
+        }
     }
     Ok(keks)
 }

@@ -26,11 +26,13 @@ mod aws_range;
 mod aws_retry;
 #[cfg(feature = "byok")]
 pub(crate) mod import_ticket;
+mod json_object;
 pub(crate) mod local;
 pub(crate) mod local_content;
 pub(crate) mod local_file;
 #[cfg(feature = "byok")]
 pub(crate) mod local_import;
+mod local_lookup;
 pub(crate) mod local_root_kek;
 pub(crate) mod local_under_root;
 pub(crate) mod local_wrapping;

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use crate::crypto::secret::DataKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +24,7 @@ pub(crate) struct KmsRouter {
     deadline: Duration,
     calls_per_tenant: usize,
     /// Tenants with calls under way. A tenant's entry goes with its last call.
-    under_way: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+    under_way: Mutex<HashMap<TenantId, Arc<Calls>>>,
 }
 
 impl KmsRouter {
@@ -40,6 +42,11 @@ impl KmsRouter {
             }
         }
         Ok(Self { by_scheme, deadline, calls_per_tenant, under_way: Mutex::default() })
+    }
+
+    /// How long a member of `any_of` may take before the next one is asked too.
+    pub(crate) fn hedge_after(&self) -> Duration {
+        self.deadline / 10
     }
 
     fn find(&self, kek: &KekUri) -> Result<&Arc<dyn Kms>> {
@@ -113,7 +120,8 @@ impl KmsRouter {
         self.guarded(tenant, kek, "inspect KEK", kms.inspect(kek, expected)).await
     }
 
-    /// Runs `call` under the tenant's limit and the deadline, waiting for a place included.
+    /// Runs `call` under the tenant's limit and the deadline. Waiting for a turn is no part of the deadline, so that no KMS is blamed
+    /// for our queue; who waits gives up when none of the tenant's calls was answered for as long as the deadline.
     async fn guarded<T>(
         &self,
         tenant: &TenantId,
@@ -123,25 +131,73 @@ impl KmsRouter {
     ) -> Result<T> {
         let place = Place::of(self, tenant);
         let limited = async {
-            let _permit =
-                place.semaphore.acquire().await.map_err(|e| {
-                    Error::new(ErrorKind::Unavailable, "the limit of KMS calls was closed").with_source(e)
-                })?;
-            call.await
+            let _permit = self.turn(&place.calls).await?;
+            let late = || {
+                let message = format!("the KMS did not answer within {:?}; retry", self.deadline);
+                Error::new(ErrorKind::Unavailable, message)
+            };
+            match tokio::time::timeout(self.deadline, call).await {
+                Ok(answer) => {
+                    place.calls.answered();
+                    answer
+                }
+                Err(_) => Err(late()),
+            }
         };
-        let late = || {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "the KMS did not answer within {:?} (at most {} calls at once for a tenant); retry",
-                    self.deadline, self.calls_per_tenant
-                ),
-            )
-        };
-        tokio::time::timeout(self.deadline, limited)
-            .await
-            .unwrap_or_else(|_| Err(late()))
-            .map_err(|e| e.with_operation(operation).with_tenant(tenant.as_str()).with_kek(kek.as_str()))
+        let answer = limited.await;
+        answer.map_err(|e| e.with_operation(operation).with_tenant(tenant.as_str()).with_kek(kek.as_str()))
+    }
+
+    /// Waits for a turn among the tenant's calls, first come, first served.
+    ///
+    /// # Errors
+    /// `Unavailable` once none of them was answered for as long as the deadline.
+    async fn turn<'c>(&self, calls: &'c Calls) -> Result<SemaphorePermit<'c>> {
+        let mut turn = pin!(calls.semaphore.acquire());
+        let mut patient_since = Instant::now();
+        loop {
+            let patience = self.deadline.saturating_sub(patient_since.elapsed());
+            match tokio::time::timeout(patience, &mut turn).await {
+                Ok(permit) => {
+                    return permit.map_err(|e| {
+                        Error::new(ErrorKind::Unavailable, "the limit of KMS calls was closed").with_source(e)
+                    });
+                }
+                Err(_) => match calls.last_answer().filter(|at| *at > patient_since) {
+                    Some(answered) => patient_since = answered,
+                    None => return Err(self.no_turn()),
+                },
+            }
+        }
+    }
+
+    #[cold]
+    fn no_turn(&self) -> Error {
+        let message = format!(
+            "waiting for a turn: the tenant's {} KMS calls at once were all taken, and none was answered within {:?}; retry",
+            self.calls_per_tenant, self.deadline
+        );
+        Error::new(ErrorKind::Unavailable, message)
+    }
+}
+
+/// A tenant's calls under way.
+struct Calls {
+    semaphore: Semaphore,
+    last_answer: Mutex<Option<Instant>>,
+}
+
+impl Calls {
+    fn new(at_once: usize) -> Self {
+        Self { semaphore: Semaphore::new(at_once), last_answer: Mutex::default() }
+    }
+
+    fn answered(&self) {
+        *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn last_answer(&self) -> Option<Instant> {
+        *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,15 +205,14 @@ impl KmsRouter {
 struct Place<'a> {
     router: &'a KmsRouter,
     tenant: &'a TenantId,
-    semaphore: Arc<Semaphore>,
+    calls: Arc<Calls>,
 }
 
 impl<'a> Place<'a> {
     fn of(router: &'a KmsRouter, tenant: &'a TenantId) -> Self {
         let mut under_way = router.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let semaphore =
-            under_way.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(router.calls_per_tenant)));
-        Self { router, tenant, semaphore: Arc::clone(semaphore) }
+        let calls = under_way.entry(tenant.clone()).or_insert_with(|| Arc::new(Calls::new(router.calls_per_tenant)));
+        Self { router, tenant, calls: Arc::clone(calls) }
     }
 }
 
@@ -165,7 +220,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut under_way = self.router.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         // The map's and this one: nobody else is waiting or calling.
-        if Arc::strong_count(&self.semaphore) == 2 {
+        if Arc::strong_count(&self.calls) == 2 {
             under_way.remove(self.tenant);
         }
     }

@@ -178,7 +178,11 @@ mod tests {
     }
 
     fn control(n: u8) -> ControlKey {
-        ControlKey { generation: n.into(), signer: Ed25519Signer::from_seed(&mut [n; 32]).unwrap() }
+        ControlKey {
+            generation: n.into(),
+            signer: Ed25519Signer::from_seed(&mut std::array::from_fn::<u8, 32, _>(|at| n ^ u8::from(at == 0)))
+                .unwrap(),
+        }
     }
 
     fn room(name: &str, life: u8, generations: u8) -> Authority {

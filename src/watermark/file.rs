@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::shared_file::SharedFile;
+use crate::shared_file::{SharedFile, Version};
 use crate::watermark::text::{self, Marks};
 use crate::watermark::{Mark, Subject, Watermark};
 
@@ -50,33 +50,6 @@ struct Inner {
 struct Known {
     marks: Arc<Marks>,
     from: Arc<Version>,
-}
-
-/// Which version of the file it was. The file is kept open, so that no later one gets its inode.
-struct Version {
-    _file: File,
-    meta: Metadata,
-}
-
-impl Version {
-    fn of(file: File) -> io::Result<Self> {
-        let meta = file.metadata()?;
-        Ok(Self { _file: file, meta })
-    }
-
-    #[cfg(unix)]
-    fn is(&self, now: &Metadata) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let what = |meta: &Metadata| (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len());
-        what(&self.meta) == what(now)
-    }
-
-    /// Elsewhere nothing tells two versions apart for certain.
-    #[cfg(not(unix))]
-    fn is(&self, _: &Metadata) -> bool {
-        let _ = &self.meta;
-        false
-    }
 }
 
 impl FileWatermark {
@@ -203,41 +176,5 @@ impl Watermark for FileWatermark {
             inner.advance(subject, from.as_ref(), to)
         })
         .await
-    }
-}
-
-#[cfg(all(test, unix))]
-mod tests {
-    use std::fs;
-    use std::time::SystemTime;
-
-    use super::*;
-
-    /// A file system that gives out inodes again at once would else make two versions of one length and moment alike.
-    #[test]
-    fn no_later_version_is_taken_for_the_one_that_is_known() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let write = |text: &str| {
-            fs::write(&path, text).unwrap();
-            let file = File::options().write(true).open(&path).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-            file
-        };
-        let known = Version::of(write("one")).unwrap();
-        assert!(known.is(&path.metadata().unwrap()));
-        for _ in 0..100 {
-            fs::remove_file(&path).unwrap();
-            write("two");
-            assert!(!known.is(&path.metadata().unwrap()));
-        }
-        fs::remove_file(&path).unwrap();
-        let known = Version::of(write("one")).unwrap();
-        write("three");
-        assert!(!known.is(&path.metadata().unwrap()), "the length");
-        File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now()).unwrap();
-        let later = Version::of(File::open(&path).unwrap()).unwrap();
-        write("three");
-        assert!(!later.is(&path.metadata().unwrap()), "the time");
     }
 }

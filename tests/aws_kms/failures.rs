@@ -306,3 +306,33 @@ async fn a_wrong_configuration_is_refused() {
     let kek = create_kek(&admin().await).await;
     assert_fails(kms.describe(&kek).await, ErrorKind::Unavailable, "https");
 }
+
+/// What AWS says of a key: enough of it for its state to be read.
+fn in_state(kek: &KekUri, state: &str) -> Answer {
+    let arn = kek.name();
+    let id = arn.rsplit('/').next().unwrap();
+    own(200, &format!("{{\"KeyMetadata\": {{\"KeyId\": \"{id}\", \"Arn\": \"{arn}\", \"KeyState\": \"{state}\"}}}}"))
+}
+
+/// `KMSInvalidStateException` is an external key store's timeout and its owner's decision alike: the key's state tells which.
+#[tokio::test]
+async fn denied_or_down_is_decided_by_the_key_s_state() {
+    let Faulty { proxy, kms, kek } = faulty(|b| b.attempts(1)).await;
+    let (context, made) = generate(&kms, &kek).await;
+    let refused =
+        |message: &str| Answer::Error { status: 400, code: "KMSInvalidStateException", message: message.to_owned() };
+    for (message, state, kind) in [
+        ("The external key store proxy did not respond in time.", "Enabled", ErrorKind::Unavailable),
+        ("The custom key store is disconnected.", "Unavailable", ErrorKind::Denied),
+        ("not said in so many words", "PendingDeletion", ErrorKind::Denied),
+        ("it is unavailable", "Disabled", ErrorKind::Denied),
+    ] {
+        proxy.next([refused(message), in_state(&kek, state)]);
+        let e = kms.unwrap(&kek, &context, &made.wrapped).await.err().unwrap();
+        assert_eq!((e.kind(), e.kek()), (kind, Some(kek.as_str())), "{message}, {state}: {e}");
+    }
+    // Where AWS does not tell, nothing is taken for a denial that may be none.
+    let silent = own(500, "");
+    proxy.next([refused("The external key store proxy did not respond in time."), silent]);
+    assert_eq!(kms.unwrap(&kek, &context, &made.wrapped).await.err().map(|e| e.kind()), Some(ErrorKind::Unavailable));
+}

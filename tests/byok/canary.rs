@@ -81,7 +81,7 @@ async fn no_copy_of_the_key_is_left_anywhere() {
     tracing::subscriber::set_global_default(log.clone()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (operator, root_kek) = root();
-    let kms = LocalKms::open_under(folder.path().join("keks.json"), operator, root_kek).await.unwrap();
+    let kms = LocalKms::create_under(folder.path().join("keks.json"), operator, root_kek).await.unwrap();
     let store = strongroom::testing::sqlite(folder.path().join("keys.db")).await;
     let builder = Strongroom::builder().serving(["eu-central-1"]).key_store(store);
     let room = builder.kms(kms.clone()).open_under(&Operator::default()).await;
@@ -126,7 +126,7 @@ async fn no_copy_of_the_key_is_left_anywhere() {
 
     // The same search finds a key in a bare file, so that a search that can find nothing is not mistaken for a proof.
     let bare = folder.path().join("bare.json");
-    LocalKms::open(&bare).unwrap().import_kek("acme", region(), &mut keys[0].clone()).unwrap();
+    LocalKms::create(&bare).unwrap().import_kek("acme", region(), &mut keys[0].clone()).unwrap();
     assert!(shows(&fs::read(&bare).unwrap(), &keys[0]));
     let text = log.0.lock().unwrap().clone();
     assert!(text.contains(&format!("path={}", bare.display())) && text.contains("unencrypted in a file"), "{text}");

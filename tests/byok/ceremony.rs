@@ -28,7 +28,8 @@ async fn imports(format: ImportFormat) {
     let path = folder.path().join("keks.json");
     let (operator, root_kek) = root();
     let open = || LocalKms::open_under(&path, Arc::clone(&operator), root_kek.clone());
-    let ticket = open().await.unwrap().begin_import("acme-2026", region(), &SystemClock).await.unwrap();
+    let created = LocalKms::create_under(&path, Arc::clone(&operator), root_kek.clone()).await.unwrap();
+    let ticket = created.begin_import("acme-2026", region(), &SystemClock).await.unwrap();
     let material = material(32);
     let wrapped = wrap(&ticket, format, &material);
 
@@ -71,7 +72,7 @@ async fn hpke_wraps() {
 async fn an_import_into_a_bare_file_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keks.json");
-    let ticket = LocalKms::open(&path).unwrap().begin_import("acme-2026", region(), &SystemClock).await.unwrap();
+    let ticket = LocalKms::create(&path).unwrap().begin_import("acme-2026", region(), &SystemClock).await.unwrap();
     assert!(fs::read_to_string(&path).unwrap().contains("\"format\": 2"));
     let (kms, material) = (LocalKms::open(&path).unwrap(), material(32));
     let wrapped = wrap(&ticket, ImportFormat::RsaesOaepSha256, &material);
@@ -87,7 +88,7 @@ async fn an_import_into_a_bare_file_survives_a_restart() {
 async fn an_import_under_way_is_adopted_and_cannot_be_altered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keks.json");
-    let bare = LocalKms::open(&path).unwrap();
+    let bare = LocalKms::create(&path).unwrap();
     let ticket = bare.begin_import("acme-2026", region(), &SystemClock).await.unwrap();
     let (operator, root_kek) = root();
     let kms = bare.adopt_root(operator, root_kek).await.unwrap();
@@ -152,7 +153,7 @@ async fn what_is_not_the_key_is_refused_and_the_import_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keks.json");
     let (operator, root_kek) = root();
-    let kms = LocalKms::open_under(&path, operator, root_kek).await.unwrap();
+    let kms = LocalKms::create_under(&path, operator, root_kek).await.unwrap();
     let ticket = kms.begin_import("acme-2026", region(), &SystemClock).await.unwrap();
     let other_ticket = kms.begin_import("globex-2026", region(), &SystemClock).await.unwrap();
     let key = material(32);
@@ -212,7 +213,7 @@ async fn what_is_not_the_key_is_refused_and_the_import_goes_on() {
 async fn a_token_expires_after_24_hours_and_its_wrapping_keys_go() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keks.json");
-    let kms = LocalKms::open(&path).unwrap();
+    let kms = LocalKms::create(&path).unwrap();
     let clock = ManualClock::at(0);
     let (early, key) = (kms.begin_import("early", region(), &clock).await.unwrap(), material(32));
     let late = kms.begin_import("late", region(), &clock).await.unwrap();
@@ -265,10 +266,10 @@ async fn a_name_is_given_once() {
 async fn sixty_four_imports_at_once_are_the_most() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keks.json");
-    let kms = LocalKms::open(&path).unwrap();
+    let kms = LocalKms::create(&path).unwrap();
     // Their keys are never looked at.
     let import = |id: usize, expires_at: i64| {
-        format!(r#"{{"id":"{id}","name":"n{id}","region":"eu","expires_at":{expires_at},"private_key":"00"}}"#)
+        format!(r#"{{"id":"{id:064x}","name":"n{id}","region":"eu","expires_at":{expires_at},"private_key":"00"}}"#)
     };
     let imports = |count: usize| {
         let all: Vec<_> = (0..count).map(|id| import(id, i64::MAX - i64::try_from(id).unwrap())).collect();

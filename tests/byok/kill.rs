@@ -24,7 +24,8 @@ struct Announcing(LocalKms);
 
 fn root() -> (Arc<dyn Kms>, KekUri) {
     let kms = LocalKms::in_memory();
-    let kek = kms.import_kek("root", region(), &mut b"the same thirty-two bytes always".to_owned()).unwrap();
+    let kek =
+        kms.import_kek("root", region(), &mut std::array::from_fn::<u8, 32, _>(|i| u8::try_from(i).unwrap())).unwrap();
     (Arc::new(Announcing(kms)), kek)
 }
 
@@ -102,7 +103,9 @@ impl Process {
 async fn kill_9_while_finishing_leaves_the_old_file_or_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let ticket = open(&at("keks.json")).await.begin_import("acme", region(), &SystemClock).await.unwrap();
+    let (kms, kek) = root();
+    let kms = LocalKms::create_under(at("keks.json"), kms, kek).await.unwrap();
+    let ticket = kms.begin_import("acme", region(), &SystemClock).await.unwrap();
     let key = material(32);
     let (wrapped, value) = (wrap(&ticket, ImportFormat::Hpke, &key), check_value(&key));
     fs::write(at("wrapped.bin"), &wrapped).unwrap();

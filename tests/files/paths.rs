@@ -146,6 +146,14 @@ fn progress_counts_every_byte_and_cancelling_cleans_up() {
     let last = seen.last().unwrap();
     assert_eq!((last.done, last.total), (len as u64, len as u64));
 
+    // Opening counts the bytes of its own source, its head among them.
+    let (back, last) = (dir.path().join("back"), Arc::new(Mutex::new(None)));
+    let sink = Arc::clone(&last);
+    open_path(&to, &back, &options(2).on_progress(move |p| *sink.lock().unwrap() = Some((p.done, p.total)))).unwrap();
+    let sealed_len = fs::metadata(&to).unwrap().len();
+    assert_eq!(*last.lock().unwrap(), Some((sealed_len, sealed_len)));
+    fs::remove_file(&back).unwrap();
+
     fs::remove_file(&to).unwrap();
     let flag = CancelFlag::new();
     let stop = flag.clone();
@@ -201,4 +209,74 @@ fn a_panicking_callback_leaves_nothing_behind() {
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| seal_path(&from, &to, &options)));
     assert!(panicked.is_err());
     assert_eq!(names(&dir), ["from"]);
+}
+
+/// A pipe blocks whoever opens it for reading until somebody writes; a backup that walks a folder would hang.
+#[cfg(unix)]
+#[test]
+fn a_pipe_as_source_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let [pipe, to] = ["pipe", "to"].map(|name| dir.path().join(name));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+    let head = FileHead::parse(&seal(Suite::Aes256Gcm, b"x")).unwrap();
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        say.send(kind(seal_path(&pipe, &to, &options(1)))).unwrap();
+        let opener = keys(Suite::Aes256Gcm).opener(&head, CONTEXT).unwrap();
+        say.send(kind(opener.open_path_blocking(&pipe, &to, &options(1)))).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        say.send(kind(runtime.block_on(FileHead::read_path(&pipe)))).unwrap();
+    });
+    for _ in 0..3 {
+        let refused = said.recv_timeout(std::time::Duration::from_secs(10)).expect("it waits for the pipe's other end");
+        assert_eq!(refused, ErrorKind::InvalidArgument);
+    }
+    assert_eq!(names(&dir), ["pipe"]);
+}
+
+/// A link to the volume stays one: to replace it would leave the file behind it as it was.
+#[cfg(unix)]
+#[test]
+fn a_target_behind_a_link_is_replaced_and_the_link_stays() {
+    let (image, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [from, link, round] = ["from", "link", "round"].map(|name| image.path().join(name));
+    let file = volume.path().join("file");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    std::os::unix::fs::symlink("round", &round).unwrap();
+    fs::write(&from, b"new").unwrap();
+    // There is nothing behind it yet, and then there is.
+    for _ in 0..2 {
+        seal_path(&from, &link, &options(1)).unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink(), "the link was replaced");
+        assert_eq!(*open(&keys(Suite::Aes256Gcm), &fs::read(&file).unwrap()).unwrap(), *b"new");
+    }
+    assert_eq!(kind(seal_path(&from, &round, &options(1))), ErrorKind::InvalidArgument);
+    assert_eq!(
+        (names(&image), names(&volume)),
+        (vec!["from".into(), "link".into(), "round".into()], vec!["file".into()])
+    );
+}
+
+/// Who is killed leaves nothing: what is not whole has no name that could stay.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_not_whole_has_no_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let [from, sealed, back] = ["from", "sealed", "back"].map(|name| dir.path().join(name));
+    fs::write(&from, plain(3 * BLOCK)).unwrap();
+    let watched = |folder: &Path| {
+        let (folder, seen) = (folder.to_owned(), Arc::new(Mutex::new(Vec::new())));
+        let sink = Arc::clone(&seen);
+        let options =
+            options(1).on_progress(move |_| sink.lock().unwrap().push(fs::read_dir(&folder).unwrap().count()));
+        (options, seen)
+    };
+    let (sealing, seen) = watched(dir.path());
+    seal_path(&from, &sealed, &sealing).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [1; 4], "more than the source");
+    let (opening, seen) = watched(dir.path());
+    open_path(&sealed, &back, &opening).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [2; 4], "more than the source and what was sealed");
+    assert!(fs::read(&back).unwrap() == plain(3 * BLOCK));
+    assert_eq!(names(&dir), ["back", "from", "sealed"]);
 }

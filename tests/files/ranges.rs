@@ -173,7 +173,9 @@ fn a_source_that_lies_is_refused() {
     for lie in [-1, 1, -16_400] {
         let opener = keys(Suite::Aes256Gcm).opener(&FileHead::parse(&SEALED).unwrap(), CONTEXT).unwrap();
         let reader = opener.ranges(Box::new(Liar(lie)) as Box<dyn RangeSource>, SEALED.len() as u64).unwrap();
-        assert_eq!(kind(block_on(reader.read_range(0, 20_000))), ErrorKind::Unopenable);
+        // It says nothing of the file: a short answer may pass, and who answers more does not know ranges.
+        let expected = if lie < 0 { ErrorKind::Unavailable } else { ErrorKind::InvalidArgument };
+        assert_eq!(kind(block_on(reader.read_range(0, 20_000))), expected);
     }
     // A store that says another length than the file has.
     for wrong in [SEALED.len() - 1, SEALED.len() + 1, SEALED.len() + SEALED_CHUNK] {

@@ -16,8 +16,8 @@ async fn every_decision_stands_in_the_journal_with_who_and_why() {
     admin.rotate("acme", &[("channel", "C9")]).await.unwrap();
     admin.rotate_all("acme", Selector::everything(), &walk()).await.unwrap();
     admin.rotate_after_compromise("acme", channel("C9"), &walk()).await.unwrap();
-    let policy = admin.tenant("acme").await.unwrap().policy.cache_ttl(Duration::from_secs(60));
-    admin.set_policy("acme", policy).await.unwrap();
+    let row = admin.tenant("acme").await.unwrap();
+    admin.set_policy(&row, row.policy.clone().cache_ttl(Duration::from_secs(60))).await.unwrap();
     let erasure = admin.erase("acme", channel("C1"), Duration::ZERO).await.unwrap();
     admin.undo_erasure("acme", &erasure.id).await.unwrap();
     let erasure = admin.erase("acme", channel("C9"), Duration::ZERO).await.unwrap();
@@ -121,7 +121,7 @@ async fn what_was_exported_is_said_wherever_it_matters() {
     admin.restore("acme", channel("C9")).await.unwrap();
     let erasure = admin.erase("acme", channel("C9"), Duration::ZERO).await.unwrap();
     admin.carry_out_erasure("acme", &erasure.id, &walk()).await.unwrap();
-    let signer = Ed25519Signer::from_seed(&mut [7; 32]).unwrap();
+    let signer = Ed25519Signer::from_seed(&mut b"thirty-two bytes of the operator".to_owned()).unwrap();
     let receipt = admin.receipt("acme", channel("C9"), Duration::ZERO, &signer).await.unwrap();
     let receipt = receipt.verify(&signer.public_key()).unwrap();
     assert_eq!(receipt.exports.len(), 1, "copies that no erasure reaches are stated");

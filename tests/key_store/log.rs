@@ -110,3 +110,31 @@ async fn an_evicted_control_plane_s_entry_counts_for_nothing() {
     world.settle();
     assert_eq!(kind(world.open(&other, "acme", "C9", &sealed).await), ErrorKind::Revoked);
 }
+
+/// Found by fuzzing: he adds entries, which make nodes forget everything and go on, and takes them out again. The next honest
+/// decision takes a number that nodes have heard of.
+#[tokio::test]
+async fn a_decision_in_the_place_of_a_forged_entry_is_heard() {
+    for (forged, back) in [(1, false), (3, false), (3, true)] {
+        let world = World::new().await;
+        let other = world.fresh(true).await;
+        let sealed = world.seal(&other, "acme", "C9").await.unwrap();
+        let before = world.store.log(Some(0), 1000).await.unwrap();
+        for _ in 0..forged {
+            world.store.put(&[], Some(&|_| b"forged".to_vec())).await.unwrap();
+        }
+        let with_forged = world.store.log(Some(0), 1000).await.unwrap();
+        world.settle();
+        world.open(&other, "acme", "C9", &sealed).await.unwrap(); // it has heard of them, and has the key in hand again
+        world.store.raw_log_set(before.entries.clone());
+        world.admin().revoke("acme", channel("C9")).await.unwrap();
+        if back {
+            // All but the one whose number the decision took stand there as before.
+            let mut entries = world.store.log(Some(0), 1000).await.unwrap().entries;
+            entries.extend(with_forged.entries.into_iter().skip(entries.len()));
+            world.store.raw_log_set(entries);
+        }
+        world.settle();
+        assert_eq!(kind(world.open(&other, "acme", "C9", &sealed).await), ErrorKind::Revoked, "{forged} {back}");
+    }
+}

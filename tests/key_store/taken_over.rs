@@ -26,7 +26,8 @@ async fn an_evicted_node_s_plants_are_never_sealed_under() {
     let kek = world.local.create_kek("hourly", region()).unwrap();
     let policy = TenantPolicy::new("local:globex".parse::<strongroom::KekUri>().unwrap(), region());
     let policy = policy.scope_by(["channel"]).period(Period::Hour).share_kek(kek);
-    world.admin().set_policy("globex", policy).await.unwrap();
+    let row = world.admin().tenant("globex").await.unwrap();
+    world.admin().set_policy(&row, policy).await.unwrap();
     let sealed = world.seal(&world.node, "globex", "C9").await.unwrap();
     let (honest, row) = world.record("globex", key_id(&sealed));
     let thief = TakenOverNode::of(&world.node);

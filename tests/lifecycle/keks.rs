@@ -1,7 +1,9 @@
 use strongroom::testing::{Failpoints, Fault};
-use strongroom::{Error, ErrorKind, ExportTo, KekExpression, KeyId, LocalKms, Selector, Strongroom, TenantPolicy};
+use strongroom::{
+    Error, ErrorKind, ExportTo, KekExpression, KekUri, KeyId, LocalKms, Selector, Strongroom, TenantPolicy, Walked,
+};
 
-use crate::{EU, Fleet, US, channel, gently, key_id, kind, region};
+use crate::{EU, Fleet, US, channel, gently, key_id, kind, region, set_policy};
 
 async fn fill(fleet: &Fleet, channels: usize) -> Vec<Vec<u8>> {
     let mut sealed = Vec::new();
@@ -9,6 +11,10 @@ async fn fill(fleet: &Fleet, channels: usize) -> Vec<Vec<u8>> {
         sealed.push(channel(&fleet.node, &format!("C{n}")).await.seal(&[], b"x").await.unwrap());
     }
     sealed
+}
+
+async fn rewrap(node: &Strongroom, to: &KekUri) -> Result<Walked, Error> {
+    node.admin("a test", "to test").unwrap().rewrap("acme", to, &gently()).await
 }
 
 async fn all_open(fleet: &Fleet, sealed: &[Vec<u8>]) {
@@ -70,12 +76,11 @@ async fn a_rewrap_that_the_kms_interrupts_loses_nothing_and_goes_on() {
         });
         let walked = admin.rewrap("acme", &new, &options).await;
         fleet.kms.set(Fault::None);
-        assert!(walked.as_ref().map_or(true, |w| w.failed > 0), "{fault:?}: {walked:?}");
+        assert!(Walked::of(&walked.unwrap_err()).is_some_and(|w| w.failed > 0), "{fault:?}");
         assert!(admin.tenant("acme").await.unwrap().rewrap.is_some());
         all_open(&fleet, &sealed).await;
         let elsewhere = fleet.kek(&format!("other-{fault:?}").replace(['(', ')'], "-"), EU);
-        let other_keks = admin.tenant("acme").await.unwrap().policy.wrapped_by(elsewhere);
-        assert_eq!(kind(admin.set_policy("acme", other_keks).await), ErrorKind::Conflict);
+        assert_eq!(kind(set_policy(&admin, |p| p.wrapped_by(elsewhere)).await), ErrorKind::Conflict);
     }
     fleet.other.admin("a test", "to test").unwrap().resume_rewrap("acme", &gently()).await.unwrap().unwrap();
     fleet.local.disable_kek("acme").unwrap();
@@ -95,14 +100,18 @@ async fn useless_wrappings_that_a_walk_left_are_made_anew_by_the_next() {
     let builder = Strongroom::builder().serving([EU]).key_store(store).kms(fleet.kms.clone());
     let cut_off = builder.clock(fleet.clock.clone()).open_under(&fleet.operator).await;
     fleet.kms.set(Fault::WrongKey);
-    assert_eq!(cut_off.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
+    let failed = Walked::of(&rewrap(&cut_off, &new).await.unwrap_err()).unwrap().failed;
+    assert_eq!(failed, 4);
     assert!(fleet.records().await.iter().any(|record| record.pending.is_some()));
-    let walked = fleet.node.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap();
+    let lied_to = fleet.node.admin("a test", "to test").unwrap().resume_rewrap("acme", &gently()).await.unwrap_err();
+    let walked = Walked::of(&lied_to).unwrap();
     assert_eq!((walked.done, walked.failed), (0, 4), "the KMS still lies");
 
-    assert_eq!(cut_off.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap().failed, 4);
+    let failed = Walked::of(&rewrap(&cut_off, &new).await.unwrap_err()).unwrap().failed;
+    assert_eq!(failed, 4);
     fleet.kms.set(Fault::None);
-    let walked = fleet.node.admin("a test", "to test").unwrap().rewrap("acme", &new, &gently()).await.unwrap();
+    let resumed = fleet.node.admin("a test", "to test").unwrap().resume_rewrap("acme", &gently()).await;
+    let walked = resumed.unwrap().unwrap();
     assert_eq!((walked.done, walked.failed), (4, 0));
     fleet.local.disable_kek("acme").unwrap();
     all_open(&fleet, &sealed).await;
@@ -174,8 +183,8 @@ async fn a_kek_elsewhere_is_refused_before_any_call() {
     let arn: strongroom::KekUri = "aws-kms:arn:aws:kms:us-east-1:111122223333:key/k".parse().unwrap();
     assert_eq!(kind(admin.rewrap("acme", &arn, &gently()).await), ErrorKind::Region);
     let stated = fleet.kek("stated", US);
-    let policy = admin.tenant("acme").await.unwrap().policy.kek_in(stated.clone(), region(US));
-    assert_eq!(kind(admin.set_policy("acme", policy.wrapped_by(&stated)).await), ErrorKind::Region);
+    let moved = set_policy(&admin, |p| p.kek_in(stated.clone(), region(US)).wrapped_by(&stated)).await;
+    assert_eq!(kind(moved), ErrorKind::Region);
     assert_eq!(
         kind(admin.export("acme", ExportTo::Foreign(arn.clone()), &gently(), |_| Ok(())).await),
         ErrorKind::Region
@@ -198,9 +207,10 @@ async fn a_tenant_that_leaves_takes_its_keys_along_under_its_own_kek() {
         keys.push(key);
         Ok(())
     });
-    let walked = export.await.unwrap();
-    assert_eq!((walked.done, walked.failed), (4, 1), "a revoked key stays");
-    assert_eq!(walked.first_failure.unwrap().kind(), ErrorKind::Revoked);
+    let part = export.await.unwrap_err();
+    let walked = Walked::of(&part).unwrap();
+    assert_eq!((walked.done, walked.failed, walked.failed_keys.clone()), (4, 1, vec![key_id(&sealed[4])]));
+    assert_eq!(part.kind(), ErrorKind::Revoked, "a revoked key stays");
     assert!(keys.iter().all(|k| k.kek == own && k.encryption_context.contains(&("tenant".into(), "acme".into()))));
     let exported: Vec<KeyId> = keys.iter().map(|k| k.key_id).collect();
     assert!(sealed[..4].iter().all(|s| exported.contains(&key_id(s))));

@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use strongroom::{Admin, Census, EnvelopeRow, EnvelopeTable, Error, ErrorKind, Period, Selector, Strongroom, Suite};
+use strongroom::{
+    Admin, Census, CompleteCensus, Cutoff, EnvelopeRow, EnvelopeTable, Error, ErrorKind, Period, Resealed, Selector,
+    Strongroom, Suite,
+};
 
 use crate::{Fleet, HOUR, channel, gently, key_id, kind};
 
@@ -37,8 +40,15 @@ impl Table {
         }
     }
 
-    pub(crate) fn census(&self, admin: &Admin) -> Census {
-        let mut census = admin.census();
+    pub(crate) fn census(&self) -> Census {
+        self.counted(Census::begin(0))
+    }
+
+    pub(crate) fn proof(&self, admin: &Admin, cutoff: &Cutoff) -> CompleteCensus {
+        self.counted(admin.census(cutoff).unwrap()).complete().unwrap()
+    }
+
+    fn counted(&self, mut census: Census) -> Census {
         self.rows().iter().for_each(|row| census.add(&row.envelope).unwrap());
         census
     }
@@ -78,16 +88,8 @@ async fn only_what_is_under_an_old_key_is_sealed_anew() {
     assert_eq!(kind(scope.reseal(&[("message", "M2")], &old).await), ErrorKind::Unopenable);
     assert_eq!(kind(scope.reseal(&context, b"plaintext").await), ErrorKind::Malformed);
     // Another suite in the policy is a reason, too.
-    let policy = fleet
-        .node
-        .admin("a test", "to test")
-        .unwrap()
-        .tenant("acme")
-        .await
-        .unwrap()
-        .policy
-        .suite(Suite::ChaCha20Poly1305);
-    fleet.node.admin("a test", "to test").unwrap().set_policy("acme", policy).await.unwrap();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
+    crate::set_policy(&admin, |p| p.suite(Suite::ChaCha20Poly1305)).await.unwrap();
     let other = scope.reseal(&context, &new).await.unwrap().unwrap();
     assert_eq!(strongroom::Header::parse(&other).unwrap().suite(), Suite::ChaCha20Poly1305);
 }
@@ -131,12 +133,14 @@ async fn a_table_is_walked_resumed_and_raced() {
     let part = admin.reseal("acme", &table, Some("M010"), &gently(), |_| {}).await.unwrap();
     assert_eq!((part.seen, part.resealed, part.after.as_deref()), (9, 9, Some("M019")));
     let mut pages = 0;
-    let all = admin.reseal("acme", &table, None, &gently(), |_| pages += 1).await.unwrap();
+    let part = admin.reseal("acme", &table, None, &gently(), |_| pages += 1).await.unwrap_err();
+    let all = Resealed::of(&part).unwrap().clone();
     assert_eq!((all.seen, all.resealed, all.failed, pages), (20, 10, 1, 7));
     let (id, e) = all.first_failure.unwrap();
     assert_eq!((id.as_str(), e.kind()), ("M007", ErrorKind::Malformed));
-    let again = admin.reseal("acme", &table, None, &gently(), |_| {}).await.unwrap();
-    assert_eq!((again.resealed, again.failed), (0, 1));
+    let again = admin.reseal("acme", &table, None, &gently(), |_| {}).await.unwrap_err();
+    let again = Resealed::of(&again).unwrap();
+    assert_eq!((again.resealed, again.current, again.failed), (0, 19, 1));
     table.0.lock().unwrap().remove("M007");
     table.all_open(&fleet).await;
     // A row that changes between reading and writing is left alone.

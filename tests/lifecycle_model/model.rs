@@ -100,10 +100,14 @@ pub(crate) struct Model {
     pub(crate) enabled: [bool; KEKS],
     pub(crate) keys: Vec<Key>,
     pub(crate) revoked: Vec<Rule>,
-    /// What waits, and from when on it can be carried out.
-    pub(crate) erasures: Vec<(Rule, i64)>,
+    /// What was revoked, and lifted again.
+    pub(crate) lifted: Vec<Rule>,
+    /// What waits, from when on it can be carried out, and how many minutes that is after it was asked for.
+    pub(crate) erasures: Vec<(Rule, i64, i64)>,
     /// To which KEKs, since which epoch.
     pub(crate) rewrap: Option<(usize, u64)>,
+    /// Whether every record is wrapped for the policy's KEKs, but for a rewrap under way.
+    pub(crate) settled: bool,
 }
 
 type Predicted<T> = Result<T, ErrorKind>;
@@ -144,7 +148,7 @@ impl Model {
     }
 
     fn check_not_revoked(&self, channel: u8, span: Span) -> Predicted<()> {
-        let mut rules = self.revoked.iter().chain(self.erasures.iter().map(|(rule, _)| rule));
+        let mut rules = self.revoked.iter().chain(self.erasures.iter().map(|(rule, ..)| rule));
         if rules.any(|rule| rule.covers(channel, span)) { Err(ErrorKind::Revoked) } else { Ok(()) }
     }
 
@@ -220,28 +224,51 @@ impl Model {
         self.make(channel, self.span())
     }
 
-    pub(crate) fn rotate_all(&mut self, rule: &Rule) -> u64 {
-        let due = |k: &&mut Key| k.state == State::Active && rule.covers(k.channel, k.span);
-        self.keys.iter_mut().filter(due).map(|key| key.state = State::Deactivated).count() as u64
+    /// A rule about hours means something where the policy has hours, or some key has one.
+    fn check_rule(&self, rule: &Rule) -> Predicted<()> {
+        let has_hours = self.policy.kind == Kind::Hour || self.keys.iter().any(|key| key.span.0 == Kind::Hour);
+        match rule {
+            Rule::Hours(..) | Rule::HourOfChannel(..) if !has_hours => Err(ErrorKind::InvalidArgument),
+            _ => Ok(()),
+        }
     }
 
-    pub(crate) fn revoke(&mut self, rule: Rule) {
+    pub(crate) fn rotate_all(&mut self, rule: &Rule) -> Predicted<u64> {
+        self.check_rule(rule)?;
+        self.epoch += 1;
+        let due = |k: &&mut Key| k.state == State::Active && rule.covers(k.channel, k.span);
+        Ok(self.keys.iter_mut().filter(due).map(|key| key.state = State::Deactivated).count() as u64)
+    }
+
+    /// How many keys it covers.
+    pub(crate) fn revoke(&mut self, rule: Rule) -> Predicted<u64> {
+        self.check_rule(&rule)?;
+        let covered = self.keys.iter().filter(|key| rule.covers(key.channel, key.span)).count() as u64;
         if !self.revoked.contains(&rule) {
             self.revoked.push(rule);
             self.epoch += 1;
         }
+        Ok(covered)
     }
 
     pub(crate) fn restore(&mut self, rule: &Rule) -> Predicted<()> {
-        let at = self.revoked.iter().position(|r| r == rule).ok_or(ErrorKind::InvalidArgument)?;
-        self.revoked.remove(at);
+        let Some(at) = self.revoked.iter().position(|r| r == rule) else {
+            return if self.lifted.contains(rule) { Ok(()) } else { Err(ErrorKind::InvalidArgument) };
+        };
+        self.lifted.push(self.revoked.remove(at));
         self.epoch += 1;
         Ok(())
     }
 
-    pub(crate) fn erase(&mut self, rule: Rule, minutes: i64) {
-        self.erasures.push((rule, self.now + minutes * 60_000));
+    /// Whether it is a new one, and not one that waits already.
+    pub(crate) fn erase(&mut self, rule: Rule, minutes: i64) -> Predicted<bool> {
+        self.check_rule(&rule)?;
+        if self.erasures.iter().any(|(waits, _, for_minutes)| *waits == rule && *for_minutes == minutes) {
+            return Ok(false);
+        }
+        self.erasures.push((rule, self.now + minutes * 60_000, minutes));
         self.epoch += 1;
+        Ok(true)
     }
 
     pub(crate) fn undo(&mut self, erasure: usize) {
@@ -254,7 +281,7 @@ impl Model {
         if self.erasures[erasure].1 > self.now {
             return Err(ErrorKind::Conflict);
         }
-        let (rule, _) = self.erasures.remove(erasure);
+        let (rule, ..) = self.erasures.remove(erasure);
         self.epoch += 2; // it begins, and it ends
         let due = |k: &&mut Key| k.state != State::Destroyed && rule.covers(k.channel, k.span);
         Ok(self.keys.iter_mut().filter(due).map(|key| key.state = State::Destroyed).count() as u64)
@@ -262,13 +289,11 @@ impl Model {
 
     /// How many keys are done, and how many could not be.
     pub(crate) fn rewrap(&mut self, to: usize) -> Predicted<(u64, u64)> {
-        if self.rewrap.is_none_or(|(standing, _)| standing != to) {
-            let policy = Policy { keks: to, ..self.policy };
-            self.check_policy(&policy)?;
-            self.policy = policy;
-            self.epoch += 1;
-            self.rewrap = Some((to, self.epoch));
-        }
+        let policy = Policy { keks: to, ..self.policy };
+        self.check_policy(&policy)?;
+        self.policy = policy;
+        self.epoch += 1;
+        self.rewrap = Some((to, self.epoch));
         Ok(self.walk())
     }
 
@@ -290,6 +315,7 @@ impl Model {
         }
         if failed == 0 {
             self.rewrap = None;
+            self.settled = true;
             self.epoch += 1;
         }
         (done, failed)
@@ -297,9 +323,13 @@ impl Model {
 
     pub(crate) fn set_policy(&mut self, policy: Policy) -> Predicted<()> {
         self.check_policy(&policy)?;
+        if policy == self.policy {
+            return Ok(()); // nothing to write
+        }
         if self.rewrap.is_some() && policy.keks != self.policy.keks {
             return Err(ErrorKind::Conflict);
         }
+        self.settled &= policy.keks == self.policy.keks;
         self.policy = policy;
         self.epoch += 1;
         Ok(())
@@ -307,6 +337,9 @@ impl Model {
 
     pub(crate) fn migrate(&mut self, to: Place, keks: usize) -> Predicted<(u64, u64)> {
         let moved = self.policy.moved(to, keks);
+        if self.policy == moved && self.rewrap.is_none() && self.settled {
+            return Ok((0, 0));
+        }
         if self.policy != moved || self.rewrap.is_none() {
             self.check_policy(&moved)?;
             self.policy = moved;
@@ -320,6 +353,10 @@ impl Model {
     pub(crate) fn finish(&mut self, from: Place, left: usize) -> Predicted<()> {
         if from == self.policy.home {
             return Err(ErrorKind::InvalidArgument);
+        }
+        if !self.policy.allows(from) {
+            let was_there = self.keys.iter().any(|key| key.place == from);
+            return if was_there { Ok(()) } else { Err(ErrorKind::InvalidArgument) };
         }
         if left > 0 || self.rewrap.is_some() {
             return Err(ErrorKind::Conflict);

@@ -71,6 +71,8 @@ fn process_that_opens() {
                         println!("\nopens {began}");
                     }
                 }
+                // A store that is slow on a busy machine: nothing is opened, and what was decided is heard later.
+                Err(e) if e.kind() == ErrorKind::Unavailable && !deaf.load(Ordering::SeqCst) => {}
                 Err(e) if std::mem::replace(&mut works, false) => println!("\n{} {last}", e.kind()),
                 Err(_) => {}
             }

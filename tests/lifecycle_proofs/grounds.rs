@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use strongroom::testing::Operator;
@@ -30,9 +31,10 @@ pub(crate) struct Grounds {
     url: String,
 }
 
-/// The machine's clock, with the date set this much forward.
+/// The machine's clock, with the date set this much forward, and so many seconds passed on the clock that never goes back: nobody
+/// waits for a day.
 #[derive(Clone, Copy)]
-pub(crate) struct Ahead(pub Duration);
+pub(crate) struct Ahead(pub Duration, pub &'static AtomicU64);
 
 impl Clock for Ahead {
     fn unix_millis(&self) -> i64 {
@@ -40,7 +42,7 @@ impl Clock for Ahead {
     }
 
     fn monotonic(&self) -> Duration {
-        SystemClock.monotonic()
+        SystemClock.monotonic() + Duration::from_secs(self.1.load(Ordering::SeqCst))
     }
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn keks(region: &str, way: u32) -> KekExpression {
 impl Grounds {
     /// Empty grounds in `folder`, with two KEKs in each of two regions, and an escrow's.
     pub(crate) fn lay(folder: &Path) -> Self {
-        let kms = LocalKms::open(folder.join("keks.json")).unwrap();
+        let kms = LocalKms::create(folder.join("keks.json")).unwrap();
         for at in [EU, US] {
             for name in ["a", "b"] {
                 kms.create_kek(&format!("{name}-{at}"), region(at)).unwrap();

@@ -123,7 +123,7 @@ impl Field {
         findings: &mut Findings,
     ) -> Ended {
         self.step += 1;
-        let task = Task { operation, step: self.step, home: self.home };
+        let task = Task { operation, step: self.step, home: self.home, passed: Box::leak(Box::default()) };
         task.prepare(&task.room(&self.grounds).await, &self.table).await;
         let (was_killed, ran, out) = run(&self.grounds, task, moment, usual);
         let place = format!("{operation} {moment:?}, step {} in {}", self.step, self.grounds.path("").display());

@@ -46,7 +46,7 @@ impl Nodes {
 
 async fn refused_after(decide: impl AsyncFn(&Strongroom), decided: ErrorKind) {
     let nodes = Nodes { folder: tempfile::tempdir().unwrap(), clock: ManualClock::at(1_795_324_649_500) };
-    let kek = LocalKms::open(nodes.folder.path().join("keks.json")).unwrap().create_kek("acme", region(EU)).unwrap();
+    let kek = LocalKms::create(nodes.folder.path().join("keks.json")).unwrap().create_kek("acme", region(EU)).unwrap();
     let (live, copy) = (nodes.folder.path().join("keys.db"), nodes.folder.path().join("copy.db"));
     let node = nodes.start(true).await;
     node.admin("a test", "to test")

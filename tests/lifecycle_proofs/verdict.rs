@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use strongroom::{ErrorKind, Header, KeyId, KeyState, Strongroom, WalkOptions};
+use strongroom::{ErrorKind, Header, KeyId, KeyState, Strongroom, WalkOptions, Walked};
 
 use crate::grounds::{Grounds, TENANT, channel, channel_of, kek, records, region};
 use crate::operation::{Journal, LASTING, Operation, Said, Task};
@@ -213,6 +213,7 @@ impl Aftermath<'_> {
             .unwrap()
             .export(TENANT, strongroom::ExportTo::Foreign(kek("escrow")), &WalkOptions::default(), |_| Ok(()))
             .await
+            .or_else(|e| Walked::of(&e).cloned().ok_or(e))
             .unwrap();
         if exported.done != free.len() as u64 || exported.failed != covered.len() as u64 {
             findings.keys_lost.push(format!(

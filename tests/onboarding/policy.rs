@@ -157,9 +157,9 @@ fn what_no_statement_can_say_is_refused() {
         (Selector::fields([("channel", "日本")]), "Latin-1"),
         (Selector::fields([("channel", "a\nb")]), "Latin-1"),
         (Selector::fields([("chanel", "C9")]), "not a scope field"),
-        (Selector::fields([("channel", "a"), ("channel", "b")]), "deny nothing"),
-        (Selector::fields([("hour", "2026-11-22T04Z")]).from(hour.clone()), "deny nothing"),
-        (Selector::fields([("hour", "2026-11-22T05Z")]).from(day), "deny nothing"),
+        (Selector::fields([("channel", "a"), ("channel", "b")]), "cover nothing"),
+        (Selector::fields([("hour", "2026-11-22T04Z")]).from(hour.clone()), "cover nothing"),
+        (Selector::fields([("hour", "2026-11-22T05Z")]).from(day), "cover nothing"),
         (Selector::keys([strongroom::KeyId::from_bytes([7; 32])]), "by their ids"),
     ] {
         let e = policy.deny(&selector, "Deny1").unwrap_err();
@@ -184,8 +184,11 @@ fn only_principals_that_stay_and_are_no_wider_than_one() {
         "arn:aws:sts::999988887777:assumed-role/chat/session",
         "arn:aws:iam::99:role/chat",
         "arn:aws:iam::999988887777:role/${aws:username}",
+        "arn:aws-cn:iam::999988887777:role/chat",
+        "arn:aws-us-gov:iam::999988887777:role/chat",
     ] {
         assert!(policy.clone().principal(bad).is_err(), "{bad}");
+        assert!(bad.ends_with(":root") || policy.clone().administrator(bad).is_err(), "{bad}");
     }
     assert!(policy.clone().administrator("arn:aws:iam::999988887777:root").is_ok());
     let local = TenantPolicy::new(KekUri::new("local:acme").unwrap(), region("eu-central-1"));

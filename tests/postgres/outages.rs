@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::Connection;
 use strongroom::{ErrorKind, KeyState, KeyStore, PostgresKeyStore, PostgresOptions};
+use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, Database, execute};
@@ -177,10 +178,55 @@ async fn a_wrong_url_or_login_says_what_is_wrong_without_the_password() {
         (format!("postgres://postgres:s3cret@127.0.0.1:{}/postgres?sslmode=require", cluster.port()), "sslmode"),
     ] {
         let refused = PostgresKeyStore::connect_with(&url, &hasty()).await.err().unwrap();
-        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        assert!(refused.kind() == ErrorKind::StoreFault && !refused.is_retryable(), "{refused}");
         assert!(refused.to_string().contains(says), "{refused}");
         assert!(!format!("{refused:?}").contains("s3cret"), "{refused:?}");
     }
+}
+
+// `?sslmod=verify-full` would connect, and nobody would have checked whom it talks to.
+#[tokio::test]
+async fn what_a_url_says_in_vain_is_refused() {
+    let cluster = Cluster::shared();
+    let url = |query: &str| format!("postgres://postgres:s3cret@127.0.0.1:{}/postgres?{query}", cluster.port());
+    for (query, names) in [
+        ("sslmod=verify-full", "sslmod"),
+        ("sslmode=disable&SSLROOTCERT=/ca.pem", "SSLROOTCERT"),
+        ("target_session_attrs=read-write", "target_session_attrs"),
+        ("sslmode=disable&", "empty"),
+        ("sslmode", "sslmode"),
+        ("sslmode=verify-full&sslmode=disable", "twice"),
+        ("sslmode=verify-full&ssl-mode=disable", "twice"),
+        ("ssl%6Dode=disable", "percent"),
+    ] {
+        let refused = PostgresKeyStore::connect_with(&url(query), &hasty()).await.err();
+        let refused = refused.unwrap_or_else(|| panic!("{query} was passed over"));
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{query}: {refused}");
+        assert!(refused.to_string().contains(names), "{query}: {refused}");
+        assert!(!format!("{refused:?}").contains("s3cret"), "{refused:?}");
+    }
+    let good = url("sslmode=disable&application_name=chat&options[lock_timeout]=5s&options=-c%20jit=off");
+    assert!(PostgresKeyStore::connect_with(&good, &hasty()).await.is_ok());
+}
+
+// PgBouncer refuses what it does not track: all but these.
+#[tokio::test]
+async fn a_pooler_by_session_is_told_only_what_it_takes() {
+    let pooler = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://chat@{}/chat?sslmode=disable", pooler.local_addr().unwrap());
+    let connecting = tokio::spawn(async move { PostgresKeyStore::connect_with(&url, &hasty()).await.map(drop) });
+    let (mut client, _) = timeout(HANGS, pooler.accept()).await.expect("does not connect").unwrap();
+    let len = usize::try_from(client.read_u32().await.unwrap()).unwrap();
+    let mut startup = vec![0; len - 4];
+    client.read_exact(&mut startup).await.unwrap();
+    let words: Vec<_> = startup[4..].split(|b| *b == 0).map(|word| std::str::from_utf8(word).unwrap()).collect();
+    let names: Vec<_> = words.chunks(2).map(|pair| pair[0]).filter(|name| !name.is_empty()).collect();
+    assert!(names.contains(&"user") && names.contains(&"database"), "{words:?}");
+    let taken = ["user", "database", "client_encoding", "DateStyle", "TimeZone", "application_name"];
+    for name in names {
+        assert!(taken.contains(&name), "PgBouncer refuses {name}");
+    }
+    connecting.abort();
 }
 
 #[tokio::test]
@@ -225,6 +271,6 @@ async fn tls_is_spoken_and_the_server_s_certificate_checked() {
     .unwrap();
     assert!(encrypted > 0);
     let refused = PostgresKeyStore::connect_with(&wrong, &hasty()).await.err().unwrap();
-    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert_eq!(refused.kind(), ErrorKind::StoreFault);
     assert!(refused.to_string().contains("TLS"), "{refused}");
 }

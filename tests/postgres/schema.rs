@@ -65,7 +65,7 @@ async fn a_user_who_owns_nothing_can_use_what_is_there() {
     // But not create it.
     let elsewhere = PostgresOptions::default().schema("elsewhere");
     let refused = PostgresKeyStore::connect_with(&url, &elsewhere).await.err().unwrap();
-    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert_eq!(refused.kind(), ErrorKind::StoreFault);
     assert!(refused.to_string().contains("permission"), "{refused}");
     store.close().await;
     execute(&mut database.raw().await, "DROP OWNED BY app; DROP ROLE app").await;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
-use strongroom::{Error, ErrorKind, KeyStore, Result, SqliteKeyStore, StoreIdentity};
+use strongroom::{
+    Error, ErrorKind, KeyId, KeyIndex, KeyState, KeyStore, Result, RowChange, RowDigest, RowKey, Scope, SqliteKeyStore,
+    StoreIdentity, TenantId, Write,
+};
 use tokio::time::timeout;
 
 use crate::{Fixture, HANGS, is_written, put, raw, tenant};
@@ -46,15 +49,20 @@ async fn what_is_no_store_is_refused_and_left_as_it_is() {
     }
     let others = ["else", "empty", "folder", "pipe", "text"];
     assert_eq!(names(folder.path()), others, "something was left behind");
-    // A name that SQLite would not read as one of a file.
-    assert_eq!(refused(SqliteKeyStore::open(":memory:").await).kind(), ErrorKind::InvalidArgument);
+    // Names that SQLite or its drivers would not read as one of a file: nobody means a file that is called so.
+    for name in [":memory:", "", "file:keys.db", "file::memory:?cache=shared", "sqlite://keys.db", "sqlite::memory:"] {
+        for refused in [refused(SqliteKeyStore::open(name).await), refused(SqliteKeyStore::create(name).await)] {
+            assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{name}: {refused}");
+            assert!(refused.to_string().contains("names no file"), "{name}: {refused}");
+        }
+    }
     // Nor is any of these taken for a place where there is nothing.
     std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
     for name in others.into_iter().chain(["link"]) {
         assert_eq!(refused(SqliteKeyStore::create(path(name)).await).kind(), ErrorKind::Conflict, "{name}");
     }
     let nowhere = refused(SqliteKeyStore::create(path("no such folder/keys.db")).await);
-    assert_eq!(nowhere.kind(), ErrorKind::Unavailable);
+    assert_eq!(nowhere.kind(), ErrorKind::StoreFault);
     assert_eq!(names(folder.path()), ["else", "empty", "folder", "link", "pipe", "text"], "something was left behind");
 }
 
@@ -209,7 +217,7 @@ async fn a_file_that_is_replaced_while_it_is_open_shows_and_is_the_one_that_is_u
     fs::remove_file(f.path()).unwrap();
     let refused = [f.store.get(&acme).await.err(), f.store.log(None, 0).await.err()];
     for refused in refused.map(Option::unwrap) {
-        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        assert_eq!(refused.kind(), ErrorKind::StoreFault);
         assert!(refused.to_string().contains("check that it is there"), "{refused}");
     }
 }
@@ -260,4 +268,119 @@ async fn calls_that_are_dropped_while_they_wait_leave_nothing_behind() {
             assert_eq!(f.store.get(name).await.unwrap(), None, "a dropped call wrote without having begun");
         }
     }
+}
+
+fn log_of(path: &Path) -> Vec<u8> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    fs::read(name).unwrap_or_default()
+}
+
+fn contains(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}
+
+// SQLite writes over what is at the log's start, and leaves what is behind it.
+#[tokio::test]
+async fn an_erased_key_s_bytes_are_in_no_file_once_the_erasure_is_written() {
+    let f = Fixture::new().await;
+    let secret = b"a wrapping of an erased key ".repeat(20);
+    let state = |state| KeyIndex { scope: Scope::new(&[("channel", "C1")]).unwrap(), period: None, state };
+    let key = RowKey::Key(TenantId::new("acme").unwrap(), KeyId::from_bytes([1; 32]));
+    let write = |old: Option<&[u8]>, bytes: &[u8], index| Write {
+        key: key.clone(),
+        expected: old.map(RowDigest::of),
+        change: RowChange::Put(bytes.to_vec(), Some(index)),
+    };
+    assert!(is_written(f.store.put(&[write(None, &secret, state(KeyState::Active))], None).await));
+    assert!(contains(&log_of(&f.path()), &secret[..28]), "the test looks in the wrong place");
+    let erase = write(Some(&secret), b"gone", state(KeyState::Destroyed));
+    assert!(is_written(f.store.put(std::slice::from_ref(&erase), None).await));
+    assert!(!contains(&log_of(&f.path()), &secret[..28]), "in the log");
+    assert!(!contains(&fs::read(f.path()).unwrap(), &secret[..28]), "in the file");
+    // Who reads meanwhile keeps it there, and keeps nobody from writing; with the next write after that it is gone.
+    assert!(is_written(f.store.put(&[write(Some(b"gone"), &secret, state(KeyState::Active))], None).await));
+    let mut other = raw(&f.path()).await;
+    let mut reading = other.begin().await.unwrap();
+    sqlx::query("SELECT count(*) FROM data_keys").fetch_one(&mut *reading).await.unwrap();
+    let began = Instant::now();
+    assert!(is_written(f.store.put(&[erase], None).await));
+    assert!(began.elapsed() < Duration::from_secs(10), "waited for a reader");
+    assert!(contains(&log_of(&f.path()), &secret[..28]), "the test did not test what it should");
+    reading.rollback().await.unwrap();
+    assert!(is_written(f.store.put(&[put(&tenant("acme"), None, b"1")], None).await));
+    assert!(!contains(&log_of(&f.path()), &secret[..28]), "in the log");
+}
+
+#[tokio::test]
+async fn a_log_that_grew_beside_a_reader_is_short_again_after_it() {
+    let f = Fixture::new().await;
+    let mut other = raw(&f.path()).await;
+    let mut reading = other.begin().await.unwrap();
+    sqlx::query("SELECT count(*) FROM tenants").fetch_one(&mut *reading).await.unwrap();
+    let row = vec![7; 60_000];
+    let many: Vec<_> = (0..200).map(|n| put(&tenant(&format!("T{n}")), None, &row)).collect();
+    for writes in many.chunks(20) {
+        assert!(is_written(f.store.put(writes, None).await));
+    }
+    assert!(log_of(&f.path()).len() > 8 << 20, "the test did not test what it should");
+    reading.rollback().await.unwrap();
+    assert!(is_written(f.store.put(&[put(&tenant("after"), None, b"1")], None).await));
+    assert!(log_of(&f.path()).len() < 1 << 20, "{} bytes", log_of(&f.path()).len());
+}
+
+// A copy of the file alone, while the store is open, had none of 50 messages' keys: they stood in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_a_running_store_has_all_rows_and_replaces_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let f = Fixture::new().await;
+    for n in 0..50 {
+        assert!(is_written(
+            f.store.put(&[put(&tenant(&format!("T{n:02}")), None, b"1")], Some(&|_| b"e".to_vec())).await
+        ));
+    }
+    let backup = f.folder.path().join("it's a \"backup\".db");
+    // While somebody writes and somebody reads.
+    let mut other = raw(&f.path()).await;
+    let writing = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    timeout(HANGS, f.store.backup(&backup)).await.expect("waits for a writer").unwrap();
+    writing.rollback().await.unwrap();
+    other.close().await.unwrap();
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    let copy = SqliteKeyStore::open(&backup).await.unwrap();
+    assert_eq!(copy.tenants(None, 100).await.unwrap(), f.store.tenants(None, 100).await.unwrap());
+    assert_eq!(copy.log(Some(0), 100).await.unwrap().entries, f.store.log(Some(0), 100).await.unwrap().entries);
+    assert!(is_written(copy.put(&[put(&tenant("new"), None, b"1")], None).await));
+    copy.close().await;
+    // What is there stays as it is: a backup, the store itself, a folder, a link to nowhere.
+    let before = fs::read(&backup).unwrap();
+    let [folder, link] = ["folder", "link"].map(|name| f.folder.path().join(name));
+    fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    for taken in [&backup, &f.path(), &folder, &link] {
+        assert_eq!(f.store.backup(taken).await.unwrap_err().kind(), ErrorKind::Conflict, "{}", taken.display());
+    }
+    assert_eq!(fs::read(&backup).unwrap(), before);
+    for (path, kind) in [("no such folder/keys.db", ErrorKind::StoreFault), ("..", ErrorKind::InvalidArgument)] {
+        assert_eq!(f.store.backup(f.folder.path().join(path)).await.unwrap_err().kind(), kind);
+    }
+    assert_eq!(f.store.backup(":memory:").await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    f.store.close().await;
+    let expected = ["folder", "it's a \"backup\".db", "keys.db", "link"];
+    assert_eq!(names(f.folder.path()), expected, "something was left behind");
+}
+
+// While another process keeps the file open, closing is not enough to empty the log: that is done before.
+#[tokio::test]
+async fn closing_leaves_all_rows_in_the_file() {
+    let f = Fixture::new().await;
+    let mut other = raw(&f.path()).await;
+    sqlx::query("SELECT count(*) FROM tenants").fetch_one(&mut other).await.unwrap();
+    assert!(is_written(f.store.put(&[put(&tenant("acme"), None, b"1")], None).await));
+    f.store.close().await;
+    let copy = f.folder.path().join("copy.db");
+    fs::copy(f.path(), &copy).unwrap();
+    let copy = SqliteKeyStore::open(&copy).await.unwrap();
+    assert_eq!(copy.get(&tenant("acme")).await.unwrap().as_deref(), Some(&b"1"[..]));
+    f.store.close().await; // no harm
 }

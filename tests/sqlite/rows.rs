@@ -66,3 +66,24 @@ async fn the_log_is_trimmed() {
         sqlx::query_scalar("SELECT count(*) FROM changes").fetch_one(&mut raw(&f.path()).await).await.unwrap();
     assert_eq!(left, 10_000);
 }
+
+// What needs a human is not an outage to be waited out.
+#[tokio::test]
+async fn a_corrupt_file_is_said_to_be_corrupt_and_not_to_be_retried() {
+    let f = Fixture::new().await;
+    for n in 0..50 {
+        assert!(is_written(f.store.put(&[put(&tenant(&format!("T{n}")), None, &[7; 3_000])], None).await));
+    }
+    f.store.close().await;
+    let path = f.path();
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Behind the first page, by which it is known.
+    bytes[4096..].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    let refused = match strongroom::SqliteKeyStore::open(&path).await {
+        Ok(store) => store.tenants(None, 100).await.unwrap_err(),
+        Err(e) => e,
+    };
+    assert!(refused.kind() == strongroom::ErrorKind::StoreFault && !refused.is_retryable(), "{refused}");
+    assert!(refused.to_string().contains("corrupt"), "{refused}");
+}

@@ -31,7 +31,7 @@ async fn child() {
         assert!(watermark.advance(&tenant(&format!("tenant-{n}")), None, &mark(1, 1)).await.unwrap());
     }
     let root = LocalRoot::create(at("root.json")).unwrap();
-    let kms = LocalKms::open(at("keks.json")).unwrap();
+    let kms = LocalKms::create(at("keks.json")).unwrap();
     let eu = Region::new("eu").unwrap();
     let files = ["watermark", "root.json", "keks.json"].map(at);
     let before = files.clone().map(|path| fs::read(path).unwrap());

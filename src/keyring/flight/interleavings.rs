@@ -72,7 +72,7 @@ impl World {
             .serving(["eu"])
             .key_store(MemoryKeyStore::default())
             .kms(Remote { local, unwraps: Arc::clone(&unwraps) })
-            .clock(ManualClock::at(0))
+            .clock(ManualClock::at(1_795_324_649_500))
             .trusting_the_key_store()
             .build()
             .await

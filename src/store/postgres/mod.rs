@@ -8,14 +8,12 @@ mod rows;
 mod schema;
 mod session;
 
-use std::str::FromStr as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
@@ -66,8 +64,9 @@ impl PostgresKeyStore {
     /// (and `sslrootcert=FILE` where the certificate is no public authority's) nobody checks whom it talks to.
     ///
     /// # Errors
-    /// `InvalidArgument` if the URL does not parse, or a later version of strongroom wrote the schema; `Unavailable` if the
-    /// database does not answer, refuses the login, or the user may not create what is missing.
+    /// `InvalidArgument` if the URL does not parse or has a parameter that is not known, which would be passed over, or a later
+    /// version of strongroom wrote the schema; `StoreFault` if the database refuses the login, or the user may not create what is
+    /// missing; `Unavailable` if it does not answer.
     pub async fn connect(url: &str) -> Result<Self> {
         Self::connect_with(url, &PostgresOptions::default()).await
     }
@@ -79,11 +78,7 @@ impl PostgresKeyStore {
     pub async fn connect_with(url: &str, options: &PostgresOptions) -> Result<Self> {
         const CONNECT: &str = "connect to the key store";
         options.check()?;
-        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(Error::invalid("the key store's URL does not start with postgres://"));
-        }
-        let connect = PgConnectOptions::from_str(url)
-            .map_err(|e| Error::invalid("the key store's URL does not parse").with_source(e))?;
+        let connect = options::of_url(url)?;
         let open = async |connections| Sessions::open(connect.clone(), options, connections).await;
         let sessions = open(options.max_connections).await.map_err(|e| e.with_operation(CONNECT))?;
         let schema = &options.schema;
@@ -125,6 +120,14 @@ impl KeyStore for PostgresKeyStore {
             db.ended(done)
         };
         self.sessions.run("read a row", call).await
+    }
+
+    async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {
+        let call = |mut db: Session| async move {
+            let done = rows::get_many(&mut db, keys).await;
+            db.ended(done)
+        };
+        self.sessions.run("read rows", call).await
     }
 
     async fn active(

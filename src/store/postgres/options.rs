@@ -1,6 +1,9 @@
 //! How a PostgreSQL key store connects.
 
+use std::str::FromStr as _;
 use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
 
 use crate::error::{Error, Result};
 
@@ -63,6 +66,77 @@ impl PostgresOptions {
             Err(Error::invalid("a schema's name has 1 to 63 of a-z, 0-9 and '_', no digit first"))
         }
     }
+}
+
+/// The URL's parameters that count. The driver passes over all others with a warning.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// Other spellings of them.
+const ALIASES: &[(&str, &str)] = &[
+    ("ssl-mode", "sslmode"),
+    ("ssl-root-cert", "sslrootcert"),
+    ("ssl-ca", "sslrootcert"),
+    ("ssl-cert", "sslcert"),
+    ("ssl-key", "sslkey"),
+];
+
+/// # Errors
+/// `InvalidArgument` if `url` does not parse, or says something that would not count. The error shows no value.
+pub(super) fn of_url(url: &str) -> Result<PgConnectOptions> {
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(Error::invalid("the key store's URL does not start with postgres://"));
+    }
+    check_parameters(url)?;
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|e| Error::invalid("the key store's URL does not parse").with_source(e))?;
+    // Poolers refuse this one; no number here has a fraction.
+    Ok(options.extra_float_digits(None))
+}
+
+/// A misspelt `sslmode` would connect all the same, to whoever answers; of two, one would not count.
+fn check_parameters(url: &str) -> Result<()> {
+    let refused = |why: String| Err(Error::invalid(format!("the key store's URL {why}")));
+    let without_fragment = url.split_once('#').map_or(url, |(url, _)| url);
+    let Some((_, query)) = without_fragment.split_once('?') else { return Ok(()) };
+    let mut seen = Vec::new();
+    for parameter in query.split('&') {
+        let Some((name, _)) = parameter.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            // What is no name may be part of a password that was not encoded.
+            let known = PARAMETERS.iter().find(|known| **known == parameter);
+            return refused(match known {
+                Some(known) => format!("has the parameter {known} without a value"),
+                None => "has an empty parameter, or one without a value".to_owned(),
+            });
+        };
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b"_-.[]".contains(&b);
+        if !name.bytes().all(letter) {
+            return refused("has a parameter whose name is none; percent-encode what is not a name".to_owned());
+        }
+        let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
+        let is_option = name.starts_with("options[") && name.ends_with(']');
+        if !PARAMETERS.contains(&name) && !is_option {
+            return refused(format!("has the parameter {name}, which is not known here"));
+        }
+        if seen.contains(&name) {
+            return refused(format!("has the parameter {name} twice"));
+        }
+        seen.push(name);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

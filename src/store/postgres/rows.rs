@@ -114,6 +114,15 @@ pub(super) async fn get(db: &mut PgConnection, key: &RowKey) -> Result<Option<Ve
     row.map_or(Ok(None), |row| row.try_get(0).map_err(unreadable))
 }
 
+/// Several rows, on one connection.
+pub(super) async fn get_many(db: &mut PgConnection, keys: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {
+    let mut rows = Vec::with_capacity(keys.len());
+    for key in keys {
+        rows.push(get(db, key).await?);
+    }
+    Ok(rows)
+}
+
 pub(super) async fn active(
     db: &mut PgConnection,
     tenant: &TenantId,

@@ -33,7 +33,7 @@ impl Sessions {
     /// At most `connections` of them.
     ///
     /// # Errors
-    /// `Unavailable` if the database does not answer or lets nobody in.
+    /// `Unavailable` if the database does not answer, `StoreFault` if it lets nobody in.
     pub(super) async fn open(connect: PgConnectOptions, options: &PostgresOptions, connections: u32) -> Result<Self> {
         let limit = options.timeout;
         let setting = settings(options);
@@ -86,7 +86,7 @@ impl Session {
     /// Says how the call ended, so that the connection may be used again unless it is the connection that failed.
     pub(super) fn ended<T>(mut self, result: Result<T>) -> Result<T> {
         self.ended = match &result {
-            Err(e) if e.kind() == ErrorKind::Unavailable => lost_a_race(e),
+            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::StoreFault) => lost_a_race(e),
             _ => true,
         };
         result
@@ -136,30 +136,38 @@ const NOT_TRUSTED: &str =
 pub(super) const STANDBY: &str =
     "the key store takes no writes: a standby, or set to read only; connect to the primary";
 
-/// An error that no row is to blame for.
+/// An error that no row is to blame for: `StoreFault` where somebody has to act, else `Unavailable`.
 #[allow(clippy::needless_pass_by_value)] // for map_err
 pub(super) fn failed(e: sqlx::Error) -> Error {
-    let message = match &e {
+    use ErrorKind::{StoreFault, Unavailable};
+    let (kind, message) = match &e {
         sqlx::Error::Database(d) => match d.code().as_deref() {
-            Some("57014") => "the key store does not answer in time; retry",
-            Some("25006") => STANDBY,
-            Some("28000" | "28P01") => "the key store refuses the login; check the URL's user and password",
-            Some("3D000") => "the key store's database does not exist; create it, or check the URL",
-            Some("42501") => "the key store's user lacks a permission on its schema; grant it",
-            Some("42P01" | "42703" | "3F000") => "the key store's tables are not as they were made; restore its schema",
-            Some("40001" | "40P01" | "23505") => "the key store is busy with other writers; retry",
-            Some("53100") => "the key store's disk is full; make room on the database server",
-            Some("53300") => "the key store has no connection left; raise its max_connections, or use fewer",
-            Some("57P01" | "57P02" | "57P03") => "the key store is starting or shutting down; retry",
-            Some("XX001" | "XX002") => "the key store's files are corrupt; restore them from a backup",
-            _ => "the key store failed",
+            Some("57014") => (Unavailable, "the key store does not answer in time; retry"),
+            Some("25006") => (Unavailable, STANDBY), // for a moment after a fail-over, too
+            Some("28000" | "28P01") => {
+                (StoreFault, "the key store refuses the login; check the URL's user and password")
+            }
+            Some("3D000") => (StoreFault, "the key store's database does not exist; create it, or check the URL"),
+            Some("42501") => (StoreFault, "the key store's user lacks a permission on its schema; grant it"),
+            Some("42P01" | "42703" | "3F000") => {
+                (StoreFault, "the key store's tables are not as they were made; restore its schema")
+            }
+            Some("40001" | "40P01" | "23505") => (Unavailable, "the key store is busy with other writers; retry"),
+            Some("53100") => (StoreFault, "the key store's disk is full; make room on the database server"),
+            Some("53300") => {
+                (Unavailable, "the key store has no connection left; raise its max_connections, or use fewer")
+            }
+            Some("57P01" | "57P02" | "57P03") => (Unavailable, "the key store is starting or shutting down; retry"),
+            Some("58030") => (StoreFault, "the key store's disk fails to read or write; check it"),
+            Some("XX001" | "XX002") => (StoreFault, "the key store's files are corrupt; restore them from a backup"),
+            _ => (Unavailable, "the key store failed"),
         },
-        sqlx::Error::PoolTimedOut => "no connection to the key store could be had in time; retry",
-        sqlx::Error::Tls(_) => NOT_TRUSTED,
-        sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => NOT_TRUSTED, // so rustls says it
-        _ => "the key store failed",
+        sqlx::Error::PoolTimedOut => (Unavailable, "no connection to the key store could be had in time; retry"),
+        sqlx::Error::Tls(_) => (StoreFault, NOT_TRUSTED),
+        sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => (StoreFault, NOT_TRUSTED), // so rustls says it
+        _ => (Unavailable, "the key store failed"),
     };
-    Error::new(ErrorKind::Unavailable, message).with_source(e)
+    Error::new(kind, message).with_source(e)
 }
 
 /// Serialization failure, deadlock, or a unique row that somebody else was first to write: a new transaction sees why.

@@ -7,14 +7,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use sqlx::{ConnectOptions as _, Connection as _};
+
 use crate::error::{Error, ErrorKind, Result};
+use crate::shared_file;
 use crate::store::row::draw_identity;
 use crate::store::sqlite::schema::{self, APPLICATION_ID};
+use crate::store::sqlite::session::{failed, settings};
 
 /// # Errors
-/// `InvalidArgument` if it cannot be the path of a file. Absolute: SQLite reads other meanings into some names, such as `:memory:`
-/// and `file:…`, and the process may change its folder.
+/// `InvalidArgument` if it cannot be the path of a file, or SQLite and its drivers read another meaning into it: who names a store
+/// in memory does not mean a file that is called so. Absolute, because the process may change its folder.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+    let is_url = path
+        .to_str()
+        .is_some_and(|text| text == ":memory:" || ["file:", "sqlite:"].iter().any(|s| text.starts_with(s)));
+    if is_url {
+        return Err(Error::invalid(
+            "the key store's path names no file: give a path, not a URL; a store in memory is MemoryKeyStore",
+        ));
+    }
     match path.file_name() {
         Some(_) => std::path::absolute(path)
             .map_err(|e| Error::invalid("the key store's path cannot be made absolute").with_source(e)),
@@ -24,7 +36,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
 
 fn cannot_be_made(e: std::io::Error) -> Error {
     let message = "the key store's file cannot be made; check its folder, its permissions and the room on its disk";
-    Error::new(ErrorKind::Unavailable, message).with_source(e)
+    Error::new(ErrorKind::StoreFault, message).with_source(e)
 }
 
 fn exists() -> Error {
@@ -47,7 +59,7 @@ impl Drop for Unfinished {
 /// Makes a store: under a name of its own, which is then given the path, so that nobody meets it half-made.
 ///
 /// # Errors
-/// `Conflict` if there is something at the path; `Unavailable` if the file cannot be made.
+/// `Conflict` if there is something at the path; `StoreFault` if the file cannot be made.
 pub(super) async fn create(path: &Path) -> Result<()> {
     // Looked at first for the message only: what decides is the linking.
     if fs::symlink_metadata(path).is_ok() {
@@ -57,6 +69,34 @@ pub(super) async fn create(path: &Path) -> Result<()> {
     name.push(format!(".new-{}", draw_identity()?));
     let made = Unfinished(name.into());
     schema::make(&made.0).await?;
+    place(made, path)
+}
+
+/// Copies the store at `from` into a new file at `to`, in the same way.
+///
+/// # Errors
+/// `Conflict` if there is something at `to`; `InvalidArgument` if `to` is not UTF-8; else as [`failed`].
+pub(super) async fn back_up(from: &Path, to: &Path) -> Result<()> {
+    let taken = || Error::new(ErrorKind::Conflict, "there is a file at the backup's path; choose another");
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(taken());
+    }
+    let name = to.to_str().ok_or_else(|| Error::invalid("the backup's path is not UTF-8, as SQLite wants it"))?;
+    let name = format!("{name}.new-{}", draw_identity()?);
+    let mut db = settings(from).connect().await.map_err(failed)?;
+    // SQLite fills an empty file, and would make one that others can read.
+    let private = shared_file::options().write(true).create_new(true).open(&name).map_err(cannot_be_made)?;
+    let made = Unfinished(name.clone().into());
+    let not_written = |kind| Error::new(kind, "the backup cannot be written; check the room on its disk");
+    let copied = sqlx::query("VACUUM INTO ?").bind(name).execute(&mut db).await;
+    copied.map_err(|e| not_written(failed(e).kind()))?;
+    db.close().await.map_err(failed)?;
+    private.sync_all().map_err(|e| not_written(ErrorKind::StoreFault).with_source(e))?;
+    place(made, to).map_err(|e| if e.kind() == ErrorKind::Conflict { taken() } else { e })
+}
+
+/// Gives a file that is whole its name.
+fn place(made: Unfinished, path: &Path) -> Result<()> {
     match fs::hard_link(&made.0, path) {
         Ok(()) => {}
         Err(e) if e.kind() == IoErrorKind::AlreadyExists => return Err(exists()),
@@ -124,9 +164,9 @@ impl FileIdentity {
 
 impl StoreFile {
     /// # Errors
-    /// `InvalidArgument` if there is none, or it is no store; `Unavailable` if it cannot be read.
+    /// `InvalidArgument` if there is none, or it is no store; `StoreFault` if it cannot be read.
     pub(super) fn find(path: PathBuf) -> Result<Self> {
-        let unreadable = |e| Error::new(ErrorKind::Unavailable, "the key store's file cannot be read").with_source(e);
+        let unreadable = |e| Error::new(ErrorKind::StoreFault, "the key store's file cannot be read").with_source(e);
         let metadata = fs::metadata(&path).map_err(|e| match e.kind() {
             IoErrorKind::NotFound => Error::invalid("there is no key store at the path; create it, or check the path"),
             _ => unreadable(e),
@@ -194,7 +234,7 @@ mod tests {
         // What cannot be renamed leaves no empty file behind.
         let elsewhere = folder.path().join("elsewhere");
         let refused = claim_and_rename(&folder.path().join("not there"), &elsewhere).unwrap_err();
-        assert_eq!((refused.kind(), elsewhere.exists()), (ErrorKind::Unavailable, false));
+        assert_eq!((refused.kind(), elsewhere.exists()), (ErrorKind::StoreFault, false));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod file;
 mod rows;
 mod schema;
 mod session;
+mod wal;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
-use crate::store::row::{self, Log, Put, RowKey, StoreIdentity, Write};
+use crate::key::state::KeyState;
+use crate::store::row::{self, Log, Put, RowChange, RowKey, StoreIdentity, Write};
 use crate::store::sqlite::file::StoreFile;
 use crate::store::sqlite::rows::LogRows;
 use crate::store::sqlite::session::Sessions;
+use crate::store::sqlite::wal::WriteAheadLog;
 use crate::store::{KeyStore, LogEntry};
 
 /// Connections of one process: SQLite writes one at a time anyway.
@@ -32,6 +35,10 @@ const TRIES: u32 = 3;
 /// Which store it is it knows by a random name drawn when the file is made, and by the file's device, inode and time of birth,
 /// as far as the system tells them: a copy is another one. If another file is put in its place while it is open, connections to
 /// the old one are closed, and new ones opened.
+///
+/// Beside `keys.db` SQLite keeps `keys.db-wal`, where the newest rows may stand, and `keys.db-shm`: the three belong together. A copy
+/// of `keys.db` alone, made while a process has it open or after one was killed, may hold none of the keys. Make copies with
+/// [`Self::backup`]. [`Self::close`] leaves all rows in `keys.db`, if no other process has it open: call it before the process ends.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -48,6 +55,7 @@ pub struct SqliteKeyStore {
     /// For the log alone.
     lease: Sessions,
     file: Arc<StoreFile>,
+    wal: WriteAheadLog,
 }
 
 impl SqliteKeyStore {
@@ -56,7 +64,7 @@ impl SqliteKeyStore {
     ///
     /// # Errors
     /// `Conflict` if there is anything of that name, which is left as it is; `InvalidArgument` if the path has no file name;
-    /// `Unavailable` if the file cannot be made.
+    /// `StoreFault` if the file cannot be made.
     pub async fn create(path: impl AsRef<Path>) -> Result<Self> {
         const CREATE: &str = "create the key store";
         let path = file::absolute(path.as_ref()).map_err(|e| e.with_operation(CREATE))?;
@@ -68,7 +76,7 @@ impl SqliteKeyStore {
     ///
     /// # Errors
     /// `InvalidArgument` if there is no file, if it is not one that [`Self::create`] made, or if a later version of strongroom
-    /// wrote it; it is left as it is then. `Unavailable` if it cannot be opened.
+    /// wrote it; it is left as it is then. `StoreFault` if it cannot be opened.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         const OPEN: &str = "open the key store";
         let path = file::absolute(path.as_ref()).map_err(|e| e.with_operation(OPEN))?;
@@ -78,11 +86,39 @@ impl SqliteKeyStore {
         let migrated = schema::migrate(&mut db).await;
         db.ended(migrated)?;
         let lease = Sessions::open(&file, 1).await?;
-        Ok(Self { sessions, lease, file })
+        let wal = WriteAheadLog::beside(&file.path);
+        Ok(Self { sessions, lease, file, wal })
     }
 
-    /// Closes all connections. Dropping the store does so too, without waiting.
+    /// Copies all rows, as they are at one moment, into a new file at `to`, which then is a whole store: mode 0600, durable, of the
+    /// smallest size. The store is read and written meanwhile. It goes on to its end if the future is dropped.
+    ///
+    /// The copy is as old as it is: put in the place of the store it lacks the data keys made since, and what was sealed under
+    /// them with it. Erased keys are in every copy from before their erasure, so erase the copies too.
+    ///
+    /// # Errors
+    /// `Conflict` if there is anything of that name, which is left as it is; `InvalidArgument` if `to` names no file, or is not
+    /// UTF-8; `StoreFault` if the copy has no room or cannot be made, `Unavailable` if the store does not answer. Nothing is left behind.
+    pub async fn backup(&self, to: impl AsRef<Path>) -> Result<()> {
+        const BACK_UP: &str = "back up the key store";
+        let run = async {
+            let (from, to) = (self.file.path.clone(), file::absolute(to.as_ref())?);
+            let copying = tokio::spawn(async move { file::back_up(&from, &to).await });
+            let ended_early =
+                |e| Error::new(ErrorKind::Unavailable, "the backup's task ended early; make it again").with_source(e);
+            copying.await.map_err(ended_early)?
+        };
+        run.await.map_err(|e: Error| e.with_operation(BACK_UP))
+    }
+
+    /// Moves what is in the log of writes into the file, as far as nobody else reads, and closes all connections. Dropping the store
+    /// does the latter, without waiting.
     pub async fn close(&self) {
+        // What cannot be moved is as durable where it is.
+        if let Ok(mut db) = self.sessions.begin("close the key store").await {
+            let emptied = wal::empty(&mut db, wal::PATIENCE).await;
+            let _ = db.ended(emptied);
+        }
         self.sessions.close().await;
         self.lease.close().await;
     }
@@ -93,6 +129,12 @@ impl KeyStore for SqliteKeyStore {
     async fn get(&self, key: &RowKey) -> Result<Option<Vec<u8>>> {
         let mut db = self.sessions.begin("read a row").await?;
         let done = rows::get(&mut db, key).await;
+        db.ended(done)
+    }
+
+    async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {
+        let mut db = self.sessions.begin("read rows").await?;
+        let done = rows::get_many(&mut db, keys).await;
         db.ended(done)
     }
 
@@ -129,7 +171,19 @@ impl KeyStore for SqliteKeyStore {
         row::check(writes)?;
         let mut db = self.sessions.begin("write rows").await?;
         let done = rows::put(&mut db, writes, entry).await;
-        db.ended(done)
+        if !matches!(done, Ok(Put::Written(_))) {
+            return db.ended(done);
+        }
+        let erased = writes.iter().any(|write| match &write.change {
+            RowChange::Put(_, Some(index)) => index.state == KeyState::Destroyed,
+            _ => false,
+        });
+        // It is written by now, whatever becomes of the log.
+        let tidied = self.wal.after_write(&mut db, erased).await;
+        if let Err(e) = db.ended(tidied) {
+            tracing::warn!(error = %e, "the key store's log of writes was not emptied");
+        }
+        done
     }
 
     async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log> {

@@ -97,6 +97,15 @@ pub(super) async fn get(db: &mut SqliteConnection, key: &RowKey) -> Result<Optio
     row.map(|row| row.try_get(0).map_err(unreadable)).transpose()
 }
 
+/// Several rows, on one connection.
+pub(super) async fn get_many(db: &mut SqliteConnection, keys: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {
+    let mut rows = Vec::with_capacity(keys.len());
+    for key in keys {
+        rows.push(get(db, key).await?);
+    }
+    Ok(rows)
+}
+
 pub(super) async fn active(
     db: &mut SqliteConnection,
     tenant: &TenantId,

@@ -20,7 +20,7 @@ pub(super) const MIGRATE: &str = "migrate the key store";
 /// Makes a file that is a store, closed and durable. There must be none.
 ///
 /// # Errors
-/// `Unavailable` if it cannot be made.
+/// As [`failed`] if it cannot be made.
 pub(super) async fn make(path: &Path) -> Result<()> {
     let options: SqliteConnectOptions = settings(path).create_if_missing(true);
     let mut db = options.connect().await.map_err(failed)?;

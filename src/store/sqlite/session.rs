@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::sqlite::file::StoreFile;
 
 /// How long a writer waits for another one.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How each connection is opened.
 pub(super) fn settings(path: &Path) -> SqliteConnectOptions {
@@ -25,6 +25,7 @@ pub(super) fn settings(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("secure_delete", "ON") // an erased key's wrapped bytes are overwritten, not only unlinked
+        .pragma("journal_size_limit", "4194304") // what a busy moment made of the log is given back
 }
 
 pub(super) struct Sessions {
@@ -45,7 +46,7 @@ impl Sessions {
     /// At most `connections` of them, all to the file that stands at the path.
     ///
     /// # Errors
-    /// `Unavailable` if it cannot be opened.
+    /// As [`failed`] if it cannot be opened.
     pub(super) async fn open(file: &Arc<StoreFile>, connections: u32) -> Result<Self> {
         let options = settings(&file.path);
         let watched = Arc::clone(file);
@@ -102,24 +103,28 @@ impl DerefMut for Session {
     }
 }
 
-/// An error that no row is to blame for.
+/// An error that no row is to blame for: `StoreFault` where somebody has to act, else `Unavailable`.
 #[allow(clippy::needless_pass_by_value)] // for map_err
 pub(super) fn failed(e: sqlx::Error) -> Error {
-    let message = match &e {
+    use ErrorKind::{StoreFault, Unavailable};
+    let (kind, message) = match &e {
         // The primary code stands in the lower byte of an extended one.
         sqlx::Error::Database(d) => match d.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xFF) {
-            Some(5 | 6) => "the key store is busy with other writers; retry",
-            Some(8) => "the key store is read-only; make its file, its folder and its file system writable",
-            Some(10) => "the key store's disk fails to read or write; check it",
-            Some(11 | 26) => "the key store's file is corrupt; restore it from a backup",
-            Some(13) => "the key store's disk is full; make room",
-            Some(14) => {
-                "the key store's file cannot be opened; check that it is there, and that it and its folder are writable"
+            Some(5 | 6) => (Unavailable, "the key store is busy with other writers; retry"),
+            Some(8) => {
+                (StoreFault, "the key store is read-only; make its file, its folder and its file system writable")
             }
-            _ => "the key store failed",
+            Some(10) => (StoreFault, "the key store's disk fails to read or write; check it"),
+            Some(11 | 26) => (StoreFault, "the key store's file is corrupt; restore it from a backup"),
+            Some(13) => (StoreFault, "the key store's disk is full; make room"),
+            Some(14) => (
+                StoreFault,
+                "the key store's file cannot be opened; check that it is there, and that it and its folder are writable",
+            ),
+            _ => (Unavailable, "the key store failed"),
         },
-        sqlx::Error::PoolTimedOut => "all connections to the key store are in use; retry",
-        _ => "the key store failed",
+        sqlx::Error::PoolTimedOut => (Unavailable, "all connections to the key store are in use; retry"),
+        _ => (Unavailable, "the key store failed"),
     };
-    Error::new(ErrorKind::Unavailable, message).with_source(e)
+    Error::new(kind, message).with_source(e)
 }

@@ -44,6 +44,14 @@ pub(super) async fn rows(store: &dyn KeyStore) {
         let expected = Some(format!("{number} b").into_bytes());
         assert_eq!(stored(store, row).await, expected, "contract broken: {row:?} was overwritten by another row");
     }
+    let names = [&rows[3..4], &[key("acme", 99)], &rows, &[key("globex", 1)]].concat();
+    let mut one_by_one = Vec::new();
+    for name in &names {
+        one_by_one.push(stored(store, name).await);
+    }
+    let at_once = store.get_many(&names).await.unwrap();
+    assert_eq!(at_once, one_by_one, "contract broken: several rows at once are others than one by one");
+    assert_eq!(store.get_many(&[]).await.unwrap(), Vec::<Option<Vec<u8>>>::new());
 }
 
 /// Whatever bytes, and many.
