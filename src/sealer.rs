@@ -191,6 +191,20 @@ impl ScopeHandle {
     /// Seals with the key in the scope's slot. The hot path: one clock read, one exchange, the cipher.
     #[inline]
     pub(crate) fn seal_in_hand(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> InHand<()> {
+        match self.with_sealing_key_in_hand(plaintext.len(), |held, now| seal_with(held, now, context, plaintext, out))
+        {
+            InHand::Missing => self.seal_after_turn(context, plaintext, out),
+            done => done,
+        }
+    }
+
+    /// The first seal of a period: with the key that was made ahead of time, if one waits. No I/O.
+    #[cold]
+    #[inline(never)]
+    fn seal_after_turn(&self, context: &[Field<'_>], plaintext: &[u8], out: &mut Vec<u8>) -> InHand<()> {
+        if !self.keyring.take_over(self.slot.slot()) {
+            return InHand::Missing;
+        }
         self.with_sealing_key_in_hand(plaintext.len(), |held, now| seal_with(held, now, context, plaintext, out))
     }
 

@@ -78,6 +78,17 @@ impl Period {
         self.label(before.timestamp().as_millisecond())
     }
 
+    /// The label of the period that follows on the one of `unix_millis`; `None` where there are no periods.
+    ///
+    /// # Errors
+    /// As [`Self::label`].
+    pub(crate) fn next(self, unix_millis: i64) -> Result<Option<PeriodLabel>> {
+        match self.remaining(unix_millis)? {
+            Some(left) => self.label(unix_millis.saturating_add(millis(left))),
+            None => Ok(None),
+        }
+    }
+
     /// How long after `unix_millis` the period ends; `None` where there are no periods.
     ///
     /// # Errors
@@ -94,6 +105,11 @@ impl Period {
         let end = end.map_err(|e| out_of_range().with_source(e))?;
         Ok(Some(Duration::try_from(end.duration_since(now)).unwrap_or_default()))
     }
+}
+
+/// Of less than a millisecond nothing is left: the calendar is asked in whole ones.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn out_of_range() -> Error {
@@ -128,6 +144,20 @@ impl PeriodLabel {
     /// Whether both are hours, or days, or months; then they sort by time.
     pub(crate) fn same_kind(&self, other: &Self) -> bool {
         self.field().0 == other.field().0
+    }
+
+    /// Which kind of period it is.
+    pub(crate) fn kind(&self) -> Period {
+        let name = self.field().0;
+        [Period::Month, Period::Day, Period::Hour]
+            .into_iter()
+            .find(|kind| kind.name() == Some(name))
+            .unwrap_or(Period::None)
+    }
+
+    /// Whether `unix_millis` falls into it.
+    pub(crate) fn is_at(&self, unix_millis: i64) -> bool {
+        self.kind().label(unix_millis).is_ok_and(|label| label.as_ref() == Some(self))
     }
 
     /// Whether the calendar has it. Labels of a right shape may name a 30th of February, or an hour 24.
@@ -175,6 +205,23 @@ mod tests {
         for period in [Period::None, Period::Hour, Period::Day, Period::Month] {
             let label = period.label(NOW).unwrap();
             assert_eq!(period.name(), label.as_ref().map(|label| label.field().0), "{period:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_period_begins_where_this_one_ends() {
+        let next = |period: Period, at: i64| period.next(at).unwrap().map(String::from).unwrap_or_default();
+        assert_eq!(next(Period::None, NOW), "");
+        assert_eq!(next(Period::Hour, NOW), "hour=2026-11-22T06Z");
+        assert_eq!(next(Period::Day, NOW), "day=2026-11-23");
+        assert_eq!(next(Period::Month, NOW), "month=2026-12");
+        assert!(Period::Hour.next(i64::MAX).is_err());
+        for period in [Period::Hour, Period::Day, Period::Month] {
+            let (this, left) = (period.label(NOW).unwrap().unwrap(), millis(period.remaining(NOW).unwrap().unwrap()));
+            let next = period.next(NOW).unwrap().unwrap();
+            assert!(this.is_at(NOW + left - 1) && !this.is_at(NOW + left), "{this}");
+            assert!(!next.is_at(NOW + left - 1) && next.is_at(NOW + left), "{next}");
+            assert_eq!((this.kind(), next.kind()), (period, period));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::keyring::cow_map::{CowMap, Keyed};
 use crate::keyring::hands::{Hands, Held};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{ArcSwapOption, Mutex, MutexGuard};
 
 /// An unwrapped data key and how long it may be used. All times are monotonic; none is ever extended.
@@ -32,14 +32,23 @@ pub(crate) struct CachedKey {
     pub(crate) opens_until: Duration,
     /// Seals until then: not beyond its period or its rotation age either.
     pub(crate) seals_until: Duration,
+    /// Whether it is of the period that was still to come when it was loaded: it seals once it has taken over in its slot.
+    pub(crate) is_ahead: bool,
     /// When it is worth loading again, in nanoseconds; moves on with each try.
     refresh_at: AtomicU64,
     refresh_step: Duration,
     /// Its place in the book.
     place: AtomicU64,
-    /// Whether it sealed since its record was last looked up.
-    sealed: AtomicBool,
+    /// [`LOOK_UP`] and [`IN_USE`].
+    sealed: AtomicU8,
+    /// When to care for the key of the period that comes next, in nanoseconds; moves on with each try.
+    ahead_at: AtomicU64,
 }
+
+/// It sealed since its record was last looked up.
+const LOOK_UP: u8 = 1;
+/// It sealed since it came into memory, loaded again or not: its scope is in use.
+const IN_USE: u8 = 2;
 
 impl CachedKey {
     pub(crate) fn new(
@@ -62,16 +71,57 @@ impl CachedKey {
             refresh_at: AtomicU64::new(nanos(loaded + TenantPolicy::refreshed_after(ttl))),
             refresh_step: ttl / 20,
             place: AtomicU64::new(0),
-            sealed: AtomicBool::new(false),
+            is_ahead: false,
+            sealed: AtomicU8::new(0),
+            ahead_at: AtomicU64::new(0),
         }
     }
 
     /// Takes note that it seals. Mostly that is known already, and the line that all threads read is not written to.
     #[inline]
     pub(crate) fn note_sealing(&self) {
-        if !self.sealed.load(Ordering::Relaxed) {
-            self.sealed.store(true, Ordering::Relaxed);
+        if self.sealed.load(Ordering::Relaxed) != LOOK_UP | IN_USE {
+            self.sealed.store(LOOK_UP | IN_USE, Ordering::Relaxed);
         }
+    }
+
+    /// Whether it sealed since it came into memory.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.sealed.load(Ordering::Relaxed) & IN_USE != 0
+    }
+
+    /// Takes the place of `old`, which is the same key loaded earlier.
+    fn succeed(&self, old: &Self) {
+        if old.is_in_use() {
+            self.sealed.fetch_or(IN_USE, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether to care now for the key of the period that comes next. Then not before `again`.
+    pub(crate) fn cares_ahead(&self, now: Duration, again: Duration) -> bool {
+        let due = self.ahead_at.load(Ordering::Relaxed);
+        let moved = || self.ahead_at.compare_exchange(due, nanos(again), Ordering::Relaxed, Ordering::Relaxed);
+        nanos(now) >= due && moved().is_ok()
+    }
+
+    /// When to care for it next; `None`: not again.
+    pub(crate) fn care_ahead_at(&self, at: Option<Duration>) {
+        self.ahead_at.store(at.map_or(u64::MAX, nanos), Ordering::Relaxed);
+    }
+
+    /// Until when it is in memory.
+    pub(crate) fn lives_until(&self) -> Duration {
+        self.lives_until
+    }
+
+    /// How long it is, from before its unwrap.
+    pub(crate) fn time_to_live(&self) -> Duration {
+        self.refresh_step * 20
+    }
+
+    /// Whether it sealed to the end of its period: what ended it at `now` was neither its time to live nor a purge.
+    fn has_ended_with_its_period(&self, now: Duration) -> bool {
+        now >= self.seals_until && self.seals_until < self.lives_until
     }
 
     pub(crate) fn is_covered_by(&self, selector: &Selector) -> bool {
@@ -100,6 +150,8 @@ pub(crate) fn nanos(time: Duration) -> u64 {
 #[derive(Default)]
 pub(crate) struct Slot {
     current: ArcSwapOption<CachedKey>,
+    /// The key of the period that comes next, made ahead of time. Nobody seals with it here.
+    next: ArcSwapOption<CachedKey>,
     hands: Hands,
 }
 
@@ -107,6 +159,11 @@ impl Slot {
     /// The key that stands here.
     pub(crate) fn current(&self) -> Option<Arc<CachedKey>> {
         self.current.load_full()
+    }
+
+    /// The key that waits here for its period.
+    pub(crate) fn next(&self) -> Option<Arc<CachedKey>> {
+        self.next.load_full()
     }
 
     /// Runs `work` with the key that stands here, if any, held by the calling thread, to work on a message of `len` bytes.
@@ -122,7 +179,19 @@ impl Slot {
     }
 
     fn is_empty(&self) -> bool {
-        self.current.load().is_none()
+        self.current.load().is_none() && self.next.load().is_none()
+    }
+
+    /// Takes `key` out, wherever it stands here.
+    fn take_out(&self, key: &Arc<CachedKey>) -> bool {
+        let (is_current, is_next) = (self.holds(key), is(&self.next, key));
+        if is_current {
+            self.set(None);
+        }
+        if is_next {
+            self.next.store(None);
+        }
+        is_current || is_next
     }
 }
 
@@ -155,6 +224,10 @@ impl Drop for SlotRef {
         }
     }
 }
+
+/// By how many milliseconds the wall clock may be behind the monotonic one at a turn: one is corrected by at most 500 parts in a
+/// million while a key is in hand, and both are read in steps of some milliseconds.
+const DRIFT: i64 = 250;
 
 /// How many slots are emptied under one lock. Keys are taken out a shard of the map at a time: of 100 000 some 800.
 const SLICE: usize = 1_000;
@@ -229,7 +302,8 @@ impl KeyCache {
         self.opening.with(&(tenant, key_id), |key| (now < key.opens_until).then(|| read(key))).flatten()
     }
 
-    /// Puts a key in, and into its scope's slot if it is `sealing`; makes room if need be. `valid` is asked under the book's
+    /// Puts a key in, and into its scope's slot if it is `sealing`, or to wait there if it is of the period that comes next; makes
+    /// room if need be, which a key that waits does not get from a scope in use: then it is not kept. `valid` is asked under the book's
     /// lock, so that a purge either finds the key here or is seen by `valid`.
     pub(crate) fn insert(&self, key: &Arc<CachedKey>, sealing: Option<&Slot>, valid: impl FnOnce() -> bool) -> bool {
         let mut book = lock(&self.book);
@@ -239,18 +313,47 @@ impl KeyCache {
         if let Some(old) = self.opening.with(&key.found_by(), Arc::clone) {
             // Not `take`: the slot gets the new one in the same breath, and nobody finds it empty.
             book.forget(&old);
-            if sealing.is_none() {
+            key.succeed(&old);
+            if sealing.is_none() || key.is_ahead {
                 self.replace_in_slot(&old, key);
             }
         }
         while let Some(victim) = book.too_many(self, &key.tenant) {
+            if key.is_ahead && victim.is_in_use() && !victim.is_ahead {
+                return true; // nothing that is needed now goes for what will be needed later
+            }
             self.take(&mut book, &[victim]);
         }
         book.enter(key);
         self.opening.insert(Arc::clone(key));
-        if let Some(slot) = sealing {
-            slot.set(Some(Arc::clone(key)));
+        match sealing {
+            Some(slot) if key.is_ahead => slot.next.store(Some(Arc::clone(key))),
+            Some(slot) => {
+                slot.set(Some(Arc::clone(key)));
+                if slot.next.load().as_ref().is_some_and(|next| next.period == key.period) {
+                    slot.next.store(None); // its period has come, and this is its Active key
+                }
+            }
+            None => {}
         }
+        true
+    }
+
+    /// Puts the key that waits in a slot in the place of the one whose period is over, if its own has begun at `unix_millis`. Under
+    /// the book's lock, so that a purge finds it in one place or in the other.
+    ///
+    /// The two clocks of a machine drift apart a little between the load of one key and that of the other: where the one before
+    /// has ended with its period by the monotonic clock, the wall clock may be [`DRIFT`] behind.
+    pub(crate) fn take_over(&self, slot: &Slot, now: Duration, unix_millis: i64) -> bool {
+        let _book = lock(&self.book);
+        let Some(next) = slot.next() else { return false };
+        let has_begun = |at: i64| next.period.as_ref().is_some_and(|period| period.is_at(at));
+        let has_ended = || slot.current.load().as_ref().is_some_and(|current| current.has_ended_with_its_period(now));
+        if now >= next.seals_until || !(has_begun(unix_millis) || has_begun(unix_millis + DRIFT) && has_ended()) {
+            return false;
+        }
+        slot.next.store(None);
+        slot.set(Some(next));
         true
     }
 
@@ -317,11 +420,8 @@ impl KeyCache {
             let _book = lock(&self.book);
             let slots = lock(&self.slots);
             for key in slice {
-                if let Some(slot) = slots.get(&(key.tenant.clone(), key.key.scope().clone()))
-                    && slot.holds(key)
-                {
-                    slot.set(None);
-                    stopped += 1;
+                if let Some(slot) = slots.get(&(key.tenant.clone(), key.key.scope().clone())) {
+                    stopped += usize::from(slot.take_out(key));
                 }
             }
         }
@@ -333,9 +433,21 @@ impl KeyCache {
         let book = lock(&self.book);
         book.order
             .values()
-            .filter(|key| key.sealed.load(Ordering::Relaxed) && key.sealed.swap(false, Ordering::Relaxed))
+            .filter(|key| {
+                key.sealed.load(Ordering::Relaxed) & LOOK_UP != 0
+                    && key.sealed.fetch_and(!LOOK_UP, Ordering::Relaxed) & LOOK_UP != 0
+            })
             .cloned()
             .collect()
+    }
+
+    /// Gives `look` the keys in the order of loading, from the place `from` on, as many as are looked at under one lock. Where to go
+    /// on, if there are more.
+    pub(crate) fn look_at_some(&self, from: u64, look: impl FnMut(&Arc<CachedKey>)) -> Option<u64> {
+        let book = lock(&self.book);
+        let mut rest = book.order.range(from..);
+        rest.by_ref().take(SLICE).map(|(_, key)| key).for_each(look);
+        rest.next().map(|(place, _)| *place)
     }
 
     /// How many keys are cached.
@@ -365,9 +477,7 @@ impl KeyCache {
         for key in keys {
             let at = (key.tenant.clone(), key.key.scope().clone());
             let Some(slot) = slots.get(&at) else { continue };
-            if slot.holds(key) {
-                slot.set(None);
-            }
+            slot.take_out(key);
             if Arc::strong_count(slot) == 1 && slot.is_empty() {
                 slots.remove(&at);
             }
@@ -375,21 +485,29 @@ impl KeyCache {
         taken
     }
 
-    /// A key that was loaded again to open takes the old one's place in the slot too: every key in a slot is in the book.
+    /// A key that was loaded again takes the old one's place in the slot too: every key in a slot is in the book. One that turns out
+    /// to be of a period to come (the wall clock was set back) waits there.
     fn replace_in_slot(&self, old: &Arc<CachedKey>, new: &Arc<CachedKey>) {
         let at = (old.tenant.clone(), old.key.scope().clone());
-        if let Some(slot) = lock(&self.slots).get(&at)
-            && slot.holds(old)
-        {
-            slot.set(Some(Arc::clone(new)));
+        let slots = lock(&self.slots);
+        let Some(slot) = slots.get(&at) else { return };
+        if slot.holds(old) {
+            slot.set((!new.is_ahead).then(|| Arc::clone(new)));
+        }
+        if is(&slot.next, old) {
+            slot.next.store(Some(Arc::clone(new)));
         }
     }
 }
 
 impl Slot {
     fn holds(&self, key: &Arc<CachedKey>) -> bool {
-        self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, key))
+        is(&self.current, key)
     }
+}
+
+fn is(place: &ArcSwapOption<CachedKey>, key: &Arc<CachedKey>) -> bool {
+    place.load().as_ref().is_some_and(|there| Arc::ptr_eq(there, key))
 }
 
 impl Book {

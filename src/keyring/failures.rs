@@ -65,7 +65,7 @@ impl Failures {
 }
 
 /// What KMSs and stores answer, and take back by themselves.
-fn passes(kind: ErrorKind) -> bool {
+pub(crate) fn passes(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Denied | ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::KeyMismatch)
 }
 

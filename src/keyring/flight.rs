@@ -28,6 +28,8 @@ pub(crate) enum Wanted {
     Sealing(TenantId, Scope),
     /// The Active key of a scope in a period that is past.
     Resealing(TenantId, Scope, PeriodLabel),
+    /// The key of a scope in its next period, made if there is none.
+    Ahead(TenantId, Scope, PeriodLabel),
     /// A key by its id.
     Opening(TenantId, KeyId),
 }
@@ -35,7 +37,18 @@ pub(crate) enum Wanted {
 impl Wanted {
     pub(crate) fn tenant(&self) -> &TenantId {
         match self {
-            Self::Sealing(tenant, _) | Self::Resealing(tenant, ..) | Self::Opening(tenant, _) => tenant,
+            Self::Sealing(tenant, _)
+            | Self::Resealing(tenant, ..)
+            | Self::Ahead(tenant, ..)
+            | Self::Opening(tenant, _) => tenant,
+        }
+    }
+
+    /// The scope whose Active key is wanted.
+    pub(crate) fn sealing_scope(&self) -> Option<&Scope> {
+        match self {
+            Self::Sealing(_, scope) | Self::Resealing(_, scope, _) | Self::Ahead(_, scope, _) => Some(scope),
+            Self::Opening(..) => None,
         }
     }
 }

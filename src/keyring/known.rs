@@ -13,9 +13,12 @@ use crate::key::scope::Scope;
 const CREATIONS: u32 = 16;
 /// Most scopes that are kept in mind.
 const SCOPES: usize = 100_000;
+/// Most periods of one scope that are: the present one, the next one, whose key is made ahead of time, and one that is past, where
+/// messages are sealed anew.
+const PERIODS: usize = 3;
 
 #[derive(Default)]
-pub(crate) struct Known(Mutex<HashMap<(TenantId, Scope), Made>>);
+pub(crate) struct Known(Mutex<HashMap<(TenantId, Scope), Vec<Made>>>);
 
 #[derive(Clone)]
 struct Made {
@@ -24,12 +27,27 @@ struct Made {
     creations: u32,
 }
 
+impl Made {
+    /// Whether it is forgotten before `other` to make room for `period`: periods of another kind first, which the policy had before,
+    /// then the oldest.
+    fn goes_before(&self, other: &Self, period: Option<&PeriodLabel>) -> bool {
+        let is_kept = |made: &Self| match (&made.period, period) {
+            (Some(kept), Some(new)) => kept.same_kind(new),
+            (kept, new) => kept.is_some() == new.is_some(),
+        };
+        (is_kept(self), &self.period) < (is_kept(other), &other.period)
+    }
+}
+
+fn of<'a>(periods: &'a [Made], period: Option<&PeriodLabel>) -> Option<&'a Made> {
+    periods.iter().find(|made| made.period.as_ref() == period)
+}
+
 impl Known {
     /// The key that this process last knew as the Active one of a scope and period.
     pub(crate) fn active(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Option<KeyId> {
         let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = scopes.get(&(tenant.clone(), scope.clone()))?;
-        made.active.filter(|_| made.period.as_ref() == period)
+        of(scopes.get(&(tenant.clone(), scope.clone()))?, period)?.active
     }
 
     /// Remembers the Active key of a scope and period.
@@ -43,7 +61,7 @@ impl Known {
     /// `StoreInconsistent` if it is spent.
     pub(crate) fn check_creations(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Result<()> {
         let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = scopes.get(&(tenant.clone(), scope.clone())).filter(|made| made.period.as_ref() == period);
+        let made = scopes.get(&(tenant.clone(), scope.clone())).and_then(|periods| of(periods, period));
         if made.is_none_or(|made| made.creations < CREATIONS) {
             return Ok(());
         }
@@ -68,11 +86,24 @@ impl Known {
                 scopes.remove(&other);
             }
         }
-        let made = scopes.entry(at).or_insert_with(|| Made { period: period.cloned(), active: None, creations: 0 });
-        if made.period.as_ref() != period {
-            *made = Made { period: period.cloned(), active: None, creations: 0 };
+        let periods = scopes.entry(at).or_default();
+        let at = match periods.iter().position(|made| made.period.as_ref() == period) {
+            Some(at) => at,
+            None => {
+                if periods.len() >= PERIODS {
+                    let goes = (1..periods.len()).fold(0, |goes, at| match (periods.get(at), periods.get(goes)) {
+                        (Some(one), Some(other)) if one.goes_before(other, period) => at,
+                        _ => goes,
+                    });
+                    periods.swap_remove(goes);
+                }
+                periods.push(Made { period: period.cloned(), active: None, creations: 0 });
+                periods.len() - 1
+            }
+        };
+        if let Some(made) = periods.get_mut(at) {
+            change(made);
         }
-        change(made);
     }
 }
 
@@ -100,5 +131,31 @@ mod tests {
         assert_eq!(known.active(&tenant, &scope(0), hour(1).as_ref()), Some(KeyId::from_bytes([7; 32])));
         assert_eq!(known.active(&tenant, &scope(0), hour(2).as_ref()), None);
         assert_eq!(known.active(&TenantId::new("globex").unwrap(), &scope(0), hour(1).as_ref()), None);
+    }
+
+    /// What is made ahead of time does not make this process forget the present period's key, nor what creating it cost.
+    #[test]
+    fn the_present_period_is_not_forgotten_for_the_next_one_or_one_that_is_past() {
+        let (known, tenant) = (Known::default(), TenantId::new("acme").unwrap());
+        let scope = Scope::new(&[("channel", "C9")]).unwrap();
+        let hour = |n: i64| Period::Hour.label(n * 3_600_000).unwrap();
+        let id = |n: u8| KeyId::from_bytes([n; 32]);
+        let saw = |n: u8| known.saw(&tenant, &scope, hour(n.into()).as_ref(), id(n));
+        let knows = |n: u8| known.active(&tenant, &scope, hour(n.into()).as_ref()) == Some(id(n));
+        (0..CREATIONS).for_each(|_| known.created(&tenant, &scope, hour(5).as_ref()));
+        saw(5);
+        saw(6);
+        (0..5).for_each(saw);
+        assert!(
+            knows(5) && knows(6) && knows(4) && !knows(0),
+            "the two newest, and the past one that was asked for last"
+        );
+        assert!(known.check_creations(&tenant, &scope, hour(5).as_ref()).is_err(), "a spent budget is spent");
+        saw(7);
+        assert!(knows(7) && knows(6) && knows(5) && !knows(4));
+        known.saw(&tenant, &scope, Period::Day.label(0).unwrap().as_ref(), id(99));
+        known.saw(&tenant, &scope, Period::Day.label(86_400_000).unwrap().as_ref(), id(98));
+        let day = |n: i64| known.active(&tenant, &scope, Period::Day.label(n * 86_400_000).unwrap().as_ref());
+        assert_eq!((day(0), day(1)), (Some(id(99)), Some(id(98))), "of another policy's periods one is left");
     }
 }

@@ -10,7 +10,7 @@ use crate::key::attribution::Attribution;
 use crate::key::data_key::LoadedKey;
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::id::{KeyId, TenantId};
-use crate::key::period::PeriodLabel;
+use crate::key::period::{Period, PeriodLabel};
 use crate::key::record::{KeyRecord, Transition};
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
@@ -34,6 +34,17 @@ pub(crate) struct Began {
     unix_millis: i64,
 }
 
+/// Of which period the Active key of a scope is wanted.
+#[derive(Clone, Copy)]
+pub(crate) enum When<'a> {
+    /// The present one.
+    Now,
+    /// One that is past.
+    Past(&'a PeriodLabel),
+    /// The one that comes next, which has to be this.
+    Next(&'a PeriodLabel),
+}
+
 /// A record with its data key, where the load made it itself.
 struct Found {
     record: KeyRecord,
@@ -51,18 +62,15 @@ impl Keyring {
         Began { monotonic: self.clock.monotonic(), unix_millis: self.clock.unix_millis() }
     }
 
-    /// The Active key of a scope, created or succeeded where that is due: of the present period, or of `past`.
-    pub(crate) async fn load_sealing(
-        &self,
-        tenant: &TenantId,
-        scope: &Scope,
-        past: Option<&PeriodLabel>,
-    ) -> Result<CachedKey> {
+    /// The Active key of a scope, created or succeeded where that is due. The next period's is an Active key as any, under the same
+    /// rules: what makes a key due for a successor at the turn makes it so before.
+    pub(crate) async fn load_sealing(&self, tenant: &TenantId, scope: &Scope, when: When<'_>) -> Result<CachedKey> {
         let began = self.began();
         let row = self.tenant(tenant).await?;
-        let period = match past {
-            Some(past) => Some(past.clone()),
-            None => row.policy.key_period().label(began.unix_millis)?,
+        let period = match when {
+            When::Now => row.policy.key_period().label(began.unix_millis)?,
+            When::Past(past) => Some(past.clone()),
+            When::Next(next) => Some(check_comes_next(&row, next, began)?),
         };
         let found = match self.active(&row, scope, period.as_ref()).await? {
             None => self.make_first(&row, scope, period.clone(), began).await?.into(),
@@ -77,7 +85,7 @@ impl Keyring {
         row.check_record(record)?;
         self.known.saw(tenant, scope, period.as_ref(), record.key_id);
         let mut key = self.cached(&row, found, period.as_ref(), (tenant, scope), began).await?;
-        if past.is_some() {
+        if let When::Past(_) = when {
             // It seals again what belongs to its period. Should it come into the scope's slot, nothing new is sealed with it.
             key.seals_until = began.monotonic;
         }
@@ -240,8 +248,9 @@ impl Keyring {
         Ok(New { record, data_key })
     }
 
-    /// Unwraps where need be, verifies, and says how long the key may be used. It seals if it is the Active one of `period`.
-    /// `whose` are the record's tenant and scope, as others have them: who shares them has less in memory, and less to compare.
+    /// Unwraps where need be, verifies, and says how long the key may be used. It seals if it is the Active one of `period`, or from
+    /// the turn on if it is the next period's. `whose` are the record's tenant and scope, as others have them: who shares them has
+    /// less in memory, and less to compare.
     async fn cached(
         &self,
         row: &TenantRow,
@@ -257,10 +266,11 @@ impl Keyring {
             Some(data_key) => data_key,
             None => self.unwrap(row, &record).await?,
         };
-        let rotation = row.policy.rotation_policy();
+        let (rotation, calendar) = (row.policy.rotation_policy(), row.policy.key_period());
+        let is_ahead = record.period.is_some() && record.period == calendar.next(began.unix_millis)?;
         let seals = self.may_seal(row, &record)
             && record.region == *row.policy.home_region()
-            && record.period.as_ref() == period;
+            && (is_ahead || record.period.as_ref() == period);
         let budget = match (seals, is_new) {
             (true, true) => self.usage.of_new(&record.key_id, rotation.messages()),
             (true, false) => self.usage.of(&record.key_id, rotation.messages()),
@@ -270,19 +280,38 @@ impl Keyring {
         let key = LoadedKey::verified(&data_key, &record, budget)?;
         let mut seals_for =
             if seals { rotation.remaining(record.created_at, began.unix_millis) } else { Duration::ZERO };
-        if let Some(left) = row.policy.key_period().remaining(began.unix_millis)? {
-            seals_for = seals_for.min(left);
+        if let Some(left) = calendar.remaining(began.unix_millis)? {
+            let ends = if is_ahead { left.saturating_add(length_of_next(calendar, began, left)?) } else { left };
+            seals_for = seals_for.min(ends);
         }
         let keks = record.wrapped.as_ref().ok_or_else(Error::unopenable)?.expression();
         let ttl = row.policy.key_cache_ttl();
         let opens = row.suspension(&record, began.unix_millis).is_none();
         let mut key = CachedKey::new(record.tenant, record.period, keks, key, began.monotonic, ttl, seals_for);
+        key.is_ahead = is_ahead;
         if !opens {
             // Incident mode: what is sealed meanwhile is sealed, and opens when the suspension has ended.
             key.opens_until = began.monotonic;
         }
         Ok(key)
     }
+}
+
+/// Checks that `next` is the period that comes next, by the policy and the clock of this load.
+///
+/// # Errors
+/// `InvalidArgument` if the turn came meanwhile, or the policy has other periods by now.
+fn check_comes_next(row: &TenantRow, next: &PeriodLabel, began: Began) -> Result<PeriodLabel> {
+    let comes = row.policy.key_period().next(began.unix_millis)?;
+    comes.filter(|comes| comes == next).ok_or_else(|| {
+        Error::invalid(format!("{next} is not the period that comes next: no key is made for it ahead of time"))
+    })
+}
+
+/// How long the period lasts that begins after `left`.
+fn length_of_next(calendar: Period, began: Began, left: Duration) -> Result<Duration> {
+    let turn = began.unix_millis.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+    Ok(calendar.remaining(turn)?.unwrap_or_default())
 }
 
 /// No key is made before the machine's clock is set: its age would be counted from then, and a retention run takes it away.

@@ -1,5 +1,6 @@
 //! Floor 4: the keyring. The only place where KMS, store and clock meet: the cache, loading keys into it, purging it.
 
+pub(crate) mod ahead;
 pub(crate) mod cache;
 pub(crate) mod cow_map;
 pub(crate) mod failures;
@@ -31,11 +32,13 @@ use crate::key::region::Region;
 use crate::key::revocation::Selector;
 use crate::key::room_record::RoomRecord;
 use crate::key::scope::Scope;
-use crate::keyring::cache::{CachedKey, KeyCache, SlotRef};
+use crate::keyring::ahead::making_ahead;
+use crate::keyring::cache::{CachedKey, KeyCache, Slot, SlotRef};
 use crate::keyring::failures::Failures;
 use crate::keyring::flight::{Flights, Loaded, Stale, Wanted, landing};
 use crate::keyring::hedge::Hedge;
 use crate::keyring::known::Known;
+use crate::keyring::loading::When;
 use crate::keyring::rollback::Seen;
 use crate::keyring::room_keys::RoomSource;
 use crate::keyring::rows::KnownRoom;
@@ -125,6 +128,7 @@ impl Keyring {
         });
         keyring.runtime.spawn(sweeping(Arc::downgrade(&keyring)));
         keyring.runtime.spawn(watching(Arc::downgrade(&keyring)));
+        keyring.runtime.spawn(making_ahead(Arc::downgrade(&keyring)));
         keyring
     }
 
@@ -153,10 +157,20 @@ impl Keyring {
         self.check_loads()?;
         self.renew_lease().await?;
         let in_hand = || {
-            let key = self.slot(tenant, scope).slot().current()?;
-            (self.now() < key.seals_until && !key.key.is_spent()).then_some(key)
+            let slot = self.slot(tenant, scope);
+            let in_slot = || slot.slot().current().filter(|key| self.now() < key.seals_until && !key.key.is_spent());
+            in_slot().or_else(|| if self.take_over(slot.slot()) { in_slot() } else { None })
         };
         self.load_unless_failing(Wanted::Sealing(tenant.clone(), scope.clone()), in_hand).await
+    }
+
+    /// Puts the key that was made ahead of time in the place of the one whose period is over, if it waits in the slot and its own has
+    /// begun. No I/O. Never in a process that was forked off: the book's lock may be taken there for ever.
+    #[cold]
+    pub(crate) fn take_over(&self, slot: &Slot) -> bool {
+        slot.next().is_some()
+            && self.process.is_current()
+            && self.cache.take_over(slot, self.now(), self.clock.unix_millis())
     }
 
     /// Loads the Active key of a scope in a period that is past, created if there is none: for sealing again what belongs
@@ -235,9 +249,15 @@ impl Keyring {
             let (loaded, slot) = match wanted {
                 Wanted::Sealing(tenant, scope) => {
                     let slot = self.slot(tenant, scope);
-                    (self.load_sealing(tenant, scope, None).await, Some(slot))
+                    (self.load_sealing(tenant, scope, When::Now).await, Some(slot))
                 }
-                Wanted::Resealing(tenant, scope, past) => (self.load_sealing(tenant, scope, Some(past)).await, None),
+                Wanted::Resealing(tenant, scope, past) => {
+                    (self.load_sealing(tenant, scope, When::Past(past)).await, None)
+                }
+                Wanted::Ahead(tenant, scope, next) => {
+                    let slot = self.slot(tenant, scope);
+                    (self.load_sealing(tenant, scope, When::Next(next)).await, Some(slot))
+                }
                 Wanted::Opening(tenant, key_id) => (self.load_opening(tenant, key_id).await, None),
             };
             let key = match loaded {
@@ -255,10 +275,7 @@ impl Keyring {
     /// Takes the keys that `selector` covers out of this process at once, loads under way included.
     pub(crate) fn purge(&self, tenant: &TenantId, selector: &Selector) -> usize {
         self.failures.forget(Some(tenant));
-        let may_be_covered = |wanted: &Wanted| match wanted {
-            Wanted::Sealing(_, scope) | Wanted::Resealing(_, scope, _) => selector.may_cover(scope),
-            Wanted::Opening(..) => true,
-        };
+        let may_be_covered = |wanted: &Wanted| wanted.sealing_scope().is_none_or(|scope| selector.may_cover(scope));
         self.cache.purge(tenant, |key| key.is_covered_by(selector), || self.flights.make_stale(tenant, may_be_covered))
     }
 
@@ -270,10 +287,7 @@ impl Keyring {
 
     /// Makes the next seal under the keys that `selector` covers ask the store which key is Active.
     pub(crate) fn stop_sealing(&self, tenant: &TenantId, selector: &Selector) -> usize {
-        let may_be_covered = |wanted: &Wanted| match wanted {
-            Wanted::Sealing(_, scope) | Wanted::Resealing(_, scope, _) => selector.may_cover(scope),
-            Wanted::Opening(..) => false,
-        };
+        let may_be_covered = |wanted: &Wanted| wanted.sealing_scope().is_some_and(|scope| selector.may_cover(scope));
         self.cache.stop_sealing(
             tenant,
             |key| key.is_covered_by(selector),

@@ -49,6 +49,11 @@ impl KmsRouter {
         self.deadline / 10
     }
 
+    /// How many of a tenant's calls may be under way at once.
+    pub(crate) fn calls_per_tenant(&self) -> usize {
+        self.calls_per_tenant
+    }
+
     fn find(&self, kek: &KekUri) -> Result<&Arc<dyn Kms>> {
         self.by_scheme.get(kek.scheme()).ok_or_else(|| {
             Error::invalid(format!("no KMS is configured for the scheme {:?}; add one to the builder", kek.scheme()))
