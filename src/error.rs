@@ -111,6 +111,8 @@ struct Inner {
     kek: Option<String>,
     region: Option<String>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// Why something does not open, where known: for the operator's log alone.
+    reason: &'static str,
 }
 
 impl Error {
@@ -126,6 +128,7 @@ impl Error {
             kek: None,
             region: None,
             source: None,
+            reason: "",
         }))
     }
 
@@ -139,6 +142,17 @@ impl Error {
     #[cold]
     pub(crate) fn unopenable_file() -> Self {
         Self::new(ErrorKind::Unopenable, "the file does not open under this tenant, scope and context")
+    }
+
+    /// Says why, for the operator's log: neither `Display` nor `Debug` show it, and no caller can ask for it.
+    #[cold]
+    pub(crate) fn because(self, reason: &'static str) -> Self {
+        self.edit(|e| e.reason = reason)
+    }
+
+    /// What [`Self::because`] said; empty if nothing was.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.0.reason
     }
 
     #[cold]
@@ -300,5 +314,12 @@ mod tests {
         assert!(Error::new(ErrorKind::Unavailable, "x").is_retryable());
         assert!(!Error::new(ErrorKind::StoreFault, "x").is_retryable());
         assert_eq!(Error::new(ErrorKind::Limit, "x").to_string(), "limit: x");
+    }
+
+    #[test]
+    fn why_something_does_not_open_is_shown_to_nobody() {
+        let [told, plain] = [Error::unopenable().because("the tag is wrong"), Error::unopenable()];
+        assert_eq!(told.reason(), "the tag is wrong");
+        assert_eq!((told.to_string(), format!("{told:?}")), (plain.to_string(), format!("{plain:?}")));
     }
 }

@@ -4,9 +4,8 @@ use crate::crypto::secret::Plaintext;
 use crate::error::Result;
 use crate::format::context::Field;
 use crate::format::header::Header;
-use crate::format::message;
 use crate::key::id::KeyId;
-use crate::sealer::{InHand, ScopeHandle, not_loaded};
+use crate::sealer::{InHand, OPEN, ScopeHandle, not_loaded};
 
 /// A scope whose key is in hand: seals and opens without awaiting, or says [`NotLoaded`](crate::ErrorKind::NotLoaded).
 ///
@@ -72,7 +71,7 @@ impl HotScope {
             },
             Err(e) => Err(e),
         };
-        loaded.map(|_| ()).map_err(|e| self.scope.explain(e, "prepare"))
+        loaded.map(|_| ()).map_err(|e| self.scope.refused(e, envelope, "prepare"))
     }
 
     /// As [`ScopeHandle::seal`], with the key in hand.
@@ -100,7 +99,8 @@ impl HotScope {
     /// `NotLoaded` if there is none; `Malformed`, `Region`, `InvalidArgument`, `Limit` or `Unopenable` as there.
     pub fn open(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Plaintext> {
         let mut text = Plaintext::empty();
-        in_hand(self.scope.open_in_hand(context, envelope, &mut text)).map_err(|e| self.scope.explain(e, "open"))?;
+        let opened = in_hand(self.scope.open_in_hand(context, envelope, &mut text));
+        opened.map_err(|e| self.scope.refused(e, envelope, OPEN))?;
         Ok(text)
     }
 
@@ -109,9 +109,8 @@ impl HotScope {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
-        in_hand(self.scope.open_in_place_in_hand(context, envelope))
-            .and_then(|()| message::opened_part(envelope))
-            .map_err(|e| self.scope.explain(e, "open"))
+        let opened = in_hand(self.scope.open_in_place_in_hand(context, envelope));
+        self.scope.opened_part(opened, envelope)
     }
 }
 

@@ -17,6 +17,9 @@ use crate::keyring::flight::Wanted;
 use crate::keyring::hands::Held;
 use crate::keyring::rows::TenantRow;
 
+/// What errors of opening say was being done.
+pub(crate) const OPEN: &str = "open";
+
 /// Most tries to get a sealing key that still has time and messages left when it arrives.
 const TRIES: usize = 4;
 
@@ -158,7 +161,7 @@ impl ScopeHandle {
                 Err(e) => Err(e),
             },
         }
-        .map_err(|e| self.explain(e, "open"))?;
+        .map_err(|e| self.refused(e, envelope, OPEN))?;
         Ok(text)
     }
 
@@ -171,15 +174,33 @@ impl ScopeHandle {
     /// `Unopenable` if it does not open here, whatever the reason; `Revoked`, `Erased`, `Denied`, `Unavailable`,
     /// `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
     pub async fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
-        match self.open_in_place_in_hand(context, envelope) {
+        let opened = match self.open_in_place_in_hand(context, envelope) {
             InHand::Done(opened) => opened,
             InHand::Missing => match Box::pin(self.load_for(envelope)).await {
                 Ok(key) => self.open_in_place_with(&key, context, envelope),
                 Err(e) => Err(e),
             },
+        };
+        self.opened_part(opened, envelope)
+    }
+
+    /// The plaintext of an envelope that was opened where it stood.
+    pub(crate) fn opened_part<'b>(&self, opened: Result<()>, envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
+        match opened {
+            Ok(()) => message::opened_part(envelope).map_err(|e| self.explain(e, OPEN)),
+            Err(e) => Err(self.refused(e, envelope, OPEN)),
         }
-        .and_then(|()| message::opened_part(envelope))
-        .map_err(|e| self.explain(e, "open"))
+    }
+
+    /// As [`Self::explain`]. Why an envelope does not open is told to the operator's log, not to the caller.
+    #[cold]
+    pub(crate) fn refused(&self, e: Error, envelope: &[u8], operation: &'static str) -> Error {
+        if e.kind() == ErrorKind::Unopenable
+            && let Ok(key_id) = named_key(envelope)
+        {
+            tracing::info!(tenant = %self.tenant(), %key_id, operation, reason = e.reason(), "an envelope does not open");
+        }
+        self.explain(e, operation)
     }
 
     pub(crate) fn explain(&self, e: Error, operation: &'static str) -> Error {
@@ -282,12 +303,8 @@ impl ScopeHandle {
             self.keyring.check_served(header.region())?;
             Ok(header)
         });
-        match header.and_then(|header| message::parse(envelope).map(|_| header)) {
-            Ok(header) => {
-                let key_id = KeyId::from_bytes(*header.key_id());
-                tracing::debug!(tenant = %self.tenant(), %key_id, "an envelope does not open: another scope, region or suite");
-                Error::unopenable()
-            }
+        match header.and_then(|_| message::parse(envelope)) {
+            Ok(_) => Error::unopenable().because("its scope, region or suite is another than its key's"),
             Err(e) => e,
         }
     }
@@ -364,11 +381,7 @@ impl ScopeHandle {
     /// Loads the key that opens `envelope`.
     async fn load_for(&self, envelope: &[u8]) -> Result<Arc<CachedKey>> {
         let key_id = KeyId::from_bytes(*message::parse(envelope)?.0.key_id());
-        let loaded = self.load_opening(&key_id).await;
-        if let Err(e) = &loaded {
-            tracing::debug!(tenant = %self.tenant(), %key_id, error = %e, "an envelope does not open: no key for it");
-        }
-        loaded
+        self.load_opening(&key_id).await
     }
 
     pub(crate) async fn load_opening(&self, key_id: &KeyId) -> Result<Arc<CachedKey>> {

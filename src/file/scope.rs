@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::opener::FileOpener;
+use crate::file::opener::{FileOpener, OPEN};
 use crate::file::progress::FileOptions;
-use crate::file::sealer::FileSealer;
+use crate::file::sealer::{FileSealer, SEAL};
+use crate::file::whose::Whose;
 use crate::format::context::Field;
 use crate::format::file::FileHead;
 use crate::key::id::KeyId;
@@ -53,8 +54,8 @@ impl ScopeHandle {
             InHand::Done(sealer) => sealer,
             InHand::Missing => self.file_sealer_loading(context).await,
         };
-        let limited = sealer.map(|sealer| sealer.limited(Arc::clone(&self.keyring.clock)));
-        limited.map_err(|e| self.explain(e, "seal file"))
+        let limited = sealer.map(|sealer| sealer.limited(Arc::clone(&self.keyring.clock)).of(self.tenant()));
+        limited.map_err(|e| self.explain(e, SEAL))
     }
 
     async fn file_sealer_loading(&self, context: &[Field<'_>]) -> Result<FileSealer> {
@@ -73,7 +74,7 @@ impl ScopeHandle {
     /// context with which nothing is sealed under its key; `Unopenable` if it does not open here, whatever the reason;
     /// `Revoked`, `Erased`, `Denied`, `Unavailable`, `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
     pub async fn file_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
-        self.make_opener(context, head).await.map_err(|e| self.explain(e, "open file"))
+        self.make_opener(context, head).await.map_err(|e| Whose::of(self.tenant(), head).name(e, OPEN))
     }
 
     async fn make_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
@@ -84,14 +85,13 @@ impl ScopeHandle {
             if self.is_of_scope(key) {
                 return key.key.file_key().opener(head, context);
             }
-            tracing::debug!(tenant = %self.tenant(), %key_id, "a file does not open: another scope");
-            Err(Error::unopenable_file())
+            Err(Error::unopenable_file().because("its scope is another one"))
         };
         let decryptor = match self.with_key_id_in_hand(&key_id, open) {
             InHand::Done(made) => made?,
             InHand::Missing => open(&self.load_opening(&key_id).await?)?,
         };
-        Ok(FileOpener::new(head.clone(), decryptor))
+        Ok(FileOpener::new(head.clone(), decryptor).of(self.tenant()))
     }
 
     /// Seals the file `source` into `target`, replacing what is there, whole or not at all; see
@@ -107,7 +107,7 @@ impl ScopeHandle {
         options: FileOptions,
     ) -> Result<()> {
         let sealer = self.file_sealer(context).await?;
-        sealer.seal_path(source.as_ref(), target.as_ref(), options).await.map_err(|e| self.explain(e, "seal file"))
+        sealer.seal_path(source.as_ref(), target.as_ref(), options).await.map_err(|e| self.explain(e, SEAL))
     }
 
     /// Opens the sealed file `source` into `target`, replacing what is there, whole or not at all; see
@@ -123,8 +123,8 @@ impl ScopeHandle {
         options: FileOptions,
     ) -> Result<()> {
         let (source, target) = (source.as_ref(), target.as_ref());
-        let head = FileHead::read_path(source).await.map_err(|e| self.explain(e, "open file"))?;
+        let head = FileHead::read_path(source).await.map_err(|e| self.explain(e, OPEN))?;
         let opener = self.file_opener(context, &head).await?;
-        opener.open_path(source, target, options).await.map_err(|e| self.explain(e, "open file"))
+        opener.open_path(source, target, options).await.map_err(|e| self.explain(e, OPEN))
     }
 }

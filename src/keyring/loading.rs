@@ -91,7 +91,7 @@ impl Keyring {
     pub(crate) async fn load_opening(&self, tenant: &TenantId, key_id: &KeyId) -> Result<CachedKey> {
         let began = self.began();
         let row = self.tenant(tenant).await?;
-        let record = self.key_row(tenant, key_id).await?.ok_or_else(Error::unopenable)?.record;
+        let record = self.key_row(tenant, key_id).await?.ok_or_else(no_record)?.record;
         row.check_record(&record)?;
         self.check_served(record.region.as_str())?;
         row.policy.check_region(&record.region)?;
@@ -283,6 +283,10 @@ impl Keyring {
         }
         Ok(key)
     }
+}
+
+fn no_record() -> Error {
+    Error::unopenable().because("the key store shows no key record of this id for the tenant")
 }
 
 /// No key is made before the machine's clock is set: its age would be counted from then, and a retention run takes it away.

@@ -1,9 +1,11 @@
 //! Paths: whole or not at all, permissions kept, nothing left behind.
 
 use std::fs;
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use strongroom::{CancelFlag, Error, ErrorKind, FileHead, FileOptions, Suite};
 use tempfile::TempDir;
@@ -279,4 +281,36 @@ fn what_is_not_whole_has_no_name() {
     assert_eq!(*seen.lock().unwrap(), [2; 4], "more than the source and what was sealed");
     assert!(fs::read(&back).unwrap() == plain(3 * BLOCK));
     assert_eq!(names(&dir), ["back", "from", "sealed"]);
+}
+
+/// Half an old file and half a new one would be authentic from then on.
+#[test]
+fn a_source_that_is_changed_while_it_is_sealed_is_not_sealed() {
+    const SIZE: u64 = 40 * BLOCK as u64;
+    let changes: [fn(&mut fs::File); 3] = [
+        |file| file.set_len(SIZE / 2).unwrap(),
+        |file| file.set_len(SIZE + 1).unwrap(),
+        |file| {
+            file.write_all(b"other bytes in their place").unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
+        },
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+    let plaintext = plain(SIZE as usize);
+    for (which, change) in changes.into_iter().enumerate() {
+        fs::write(&from, &plaintext).unwrap();
+        fs::write(&to, "what was there").unwrap();
+        let file = Mutex::new(Some(fs::OpenOptions::new().write(true).open(&from).unwrap()));
+        let options = options(2).on_progress(move |_| {
+            if let Some(mut file) = file.lock().unwrap().take() {
+                change(&mut file);
+            }
+        });
+        let refused = seal_path(&from, &to, &options).unwrap_err();
+        assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::Io, false), "{which}: {refused}");
+        assert!(refused.to_string().contains("changed while it was being sealed"), "{which}: {refused}");
+        assert_eq!(fs::read(&to).unwrap(), b"what was there", "{which}");
+        assert_eq!(names(&dir), ["from", "to"], "{which}");
+    }
 }
