@@ -43,7 +43,8 @@ pub enum ErrorKind {
     Conflict,
     /// The KMS or the store returned a key that is not the one asked for. Nothing was opened with it.
     KeyMismatch,
-    /// A synchronous handle has no key in hand. Await its `refresh` (to seal) or its `prepare` (to open) and retry.
+    /// A synchronous handle has no key in hand. Await its `refresh` (to seal) or its `prepare` with the envelope (to open, also under
+    /// an older key) and retry.
     NotLoaded,
     /// The key store is older than what was seen of it: it was restored from a copy. Nothing of it is used.
     RolledBack,
@@ -58,9 +59,12 @@ pub enum ErrorKind {
     Suspended,
     /// The caller's argument or configuration is wrong.
     InvalidArgument,
-    /// Reading or writing a file failed, or there is no room for it; the source says which. Nothing was left behind.
+    /// Reading or writing a file failed, or there is no room for it; the source says which. A target that is a path is as it was,
+    /// unless the sentence says that it was replaced and is not durable yet; a writer keeps what it was given: a file that is cut
+    /// short, and is refused as such.
     Io,
-    /// The caller cancelled a long operation. Nothing was left behind.
+    /// The caller cancelled a long operation. A target that is a path is as it was; a writer keeps what it was given: a file that is
+    /// cut short, and is refused as such.
     Cancelled,
 }
 
@@ -188,7 +192,7 @@ impl Error {
         self.edit(|e| e.tenant = Some(tenant.to_owned()))
     }
 
-    /// Names the KEK by its URI, unless already named.
+    /// Names the KEK by its URI, or several by their expression, unless already named.
     pub fn with_kek(self, kek: &str) -> Self {
         if self.0.kek.is_some() {
             return self;
@@ -230,7 +234,7 @@ impl Error {
         self.0.tenant.as_deref()
     }
 
-    /// The URI of the KEK concerned, where known.
+    /// The URI of the KEK concerned, where known; the expression, where several gave a key together.
     pub fn kek(&self) -> Option<&str> {
         self.0.kek.as_deref()
     }
@@ -240,16 +244,10 @@ impl Error {
         self.0.region.as_deref()
     }
 
-    /// Whether the same call may succeed later with nothing changed by the caller.
+    /// Whether the same call may succeed later with nothing done by the caller but waiting. Not after `Conflict` (read again first)
+    /// nor `NotLoaded` (load the key first).
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self.0.kind,
-            ErrorKind::Unavailable
-                | ErrorKind::Throttled
-                | ErrorKind::Conflict
-                | ErrorKind::NotLoaded
-                | ErrorKind::Suspended
-        )
+        matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Suspended)
     }
 }
 
@@ -312,6 +310,9 @@ mod tests {
         );
         assert!(!e.is_retryable());
         assert!(Error::new(ErrorKind::Unavailable, "x").is_retryable());
+        for kind in [ErrorKind::Conflict, ErrorKind::NotLoaded] {
+            assert!(!Error::new(kind, "x").is_retryable(), "{kind}: something has to be done first");
+        }
         assert!(!Error::new(ErrorKind::StoreFault, "x").is_retryable());
         assert_eq!(Error::new(ErrorKind::Limit, "x").to_string(), "limit: x");
     }

@@ -156,8 +156,9 @@ impl FileSealer {
     /// the calling thread. `options` report bytes of `source`, with a total of 0.
     ///
     /// # Errors
-    /// `Io` if reading or writing fails, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1. What was written by
-    /// then is cut short, and will be refused as such.
+    /// `Io` if reading or writing fails, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1 or after a day
+    /// ([`FILE_SEALING_LIMIT`](crate::FILE_SEALING_LIMIT)), `Unavailable` in a copy of the process. The target keeps what it was given
+    /// by then: a file that is cut short, and is refused as such.
     pub fn pipe_blocking(
         self,
         source: impl Read + Send,
@@ -179,8 +180,10 @@ impl FileSealer {
     /// symbolic link stays one: the file behind it is replaced. It gets the permissions of the source. Works on all cores, with 1 MiB for each, whatever the size.
     ///
     /// # Errors
-    /// `Io` if reading or writing fails, there is no room, or the source is changed meanwhile, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1,
-    /// `InvalidArgument` if `source` is no regular file. Nothing is left behind.
+    /// `Io` if reading or writing fails, there is no room or the source is changed meanwhile, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1 or after a day
+    /// ([`FILE_SEALING_LIMIT`](crate::FILE_SEALING_LIMIT)), `Unavailable` in a copy of the process, `InvalidArgument` if `source` is no
+    /// regular file. The target is as it was, and nothing is left beside it; only where the last step failed, which the error says,
+    /// is the whole file in its place, and may be gone after a crash of the machine.
     pub fn seal_path_blocking(self, source: &Path, target: &Path, options: &FileOptions) -> Result<()> {
         let whose = self.whose().clone();
         self.seal_paths(source, target, options).map_err(|e| whose.name(e, SEAL))
@@ -216,7 +219,7 @@ impl FileOpener {
     ///
     /// # Errors
     /// `Unopenable` if it is not the file that the opener was made for, whole and unchanged; `Io` if reading or writing
-    /// fails, `Cancelled` by the options' flag.
+    /// fails, `Cancelled` by the options' flag. The target keeps what it was given by then: verified chunks, perhaps not all.
     pub fn pipe_blocking(
         self,
         chunks: impl Read + Send,
@@ -240,7 +243,8 @@ impl FileOpener {
     /// # Errors
     /// `Unopenable` if it is not the file that the opener was made for, whole and unchanged; `Io` if reading or writing
     /// fails or there is no room, `Cancelled` by the options' flag, `InvalidArgument` if `source` is no regular file.
-    /// Nothing is left behind.
+    /// The target is as it was, and nothing is left beside it; only where the last step failed, which the error says, is the whole
+    /// file in its place, and may be gone after a crash of the machine.
     pub fn open_path_blocking(self, source: &Path, target: &Path, options: &FileOptions) -> Result<()> {
         let whose = self.whose().clone();
         self.open_paths(source, target, options).map_err(|e| whose.name(e, OPEN))
@@ -297,7 +301,10 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(crate::error::Error::new(crate::error::ErrorKind::Cancelled, "the runtime is shutting down")),
+            Err(_) => Err(crate::error::Error::new(
+                crate::error::ErrorKind::Cancelled,
+                "the runtime is shutting down; the file was not begun",
+            )),
         },
     }
 }

@@ -40,9 +40,10 @@ impl ScopeHandle {
     /// again to open. With the key cached: no I/O.
     ///
     /// # Errors
-    /// `Region` if the tenant's home region is not served here; `Denied`, `Unavailable`, `Throttled`, `Revoked`,
-    /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` or `InvalidArgument` for a context beyond its
-    /// limits, one that lacks a field that the policy binds files to ([`TenantPolicy::bind_files`]), or names one twice.
+    /// `Region` if the tenant's home region is not served here; as every load of a key
+    /// ([`ScopeHandle`](crate::ScopeHandle#errors-of-loading-a-key)) if it is not in hand; `Limit` or `InvalidArgument` for a
+    /// context beyond its limits, one that lacks a field that the policy binds files to ([`TenantPolicy::bind_files`]), or
+    /// names one twice.
     ///
     /// [`TenantPolicy::bind_files`]: crate::TenantPolicy::bind_files
     pub async fn file_sealer(&self, context: &[Field<'_>]) -> Result<FileSealer> {
@@ -71,8 +72,8 @@ impl ScopeHandle {
     ///
     /// # Errors
     /// `Region` if the file's region is not served here (before any KMS or store call); `InvalidArgument` or `Limit` for a
-    /// context with which nothing is sealed under its key; `Unopenable` if it does not open here, whatever the reason;
-    /// `Revoked`, `Erased`, `Denied`, `Unavailable`, `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
+    /// context with which nothing is sealed under its key; `Unopenable` if it does not open here, whatever the reason; as
+    /// every load of a key ([`ScopeHandle`](crate::ScopeHandle#errors-of-loading-a-key)) if it is not in hand.
     pub async fn file_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
         self.make_opener(context, head).await.map_err(|e| Whose::of(self.tenant(), head).name(e, OPEN))
     }

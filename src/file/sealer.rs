@@ -44,6 +44,17 @@ pub const FILE_SEALING_LIMIT: Duration = Duration::from_secs(24 * 3600);
 ///
 /// A sealed file is longer than its plaintext by 99 bytes, the region's name, and 16 bytes for each chunk: of those of 16 KiB, and of
 /// the last one, which is shorter and may be empty.
+///
+/// ```
+/// # use strongroom::FileLayout;
+/// for region in ["eu", "eu-central-1"] {
+///     for plain in [0, 1, 16_383, 16_384, 16_385, 2 * 16_384, 1 << 40] {
+///         let chunks = plain / 16_384 + 1; // the full ones, and the last
+///         assert_eq!(FileLayout::of_region(region)?.sealed_len(plain)?, plain + 99 + region.len() as u64 + 16 * chunks);
+///     }
+/// }
+/// # Ok::<(), strongroom::Error>(())
+/// ```
 pub struct FileSealer {
     head: FileHead,
     encryptor: Encryptor,

@@ -314,3 +314,50 @@ fn a_source_that_is_changed_while_it_is_sealed_is_not_sealed() {
         assert_eq!(names(&dir), ["from", "to"], "{which}");
     }
 }
+
+/// A writer keeps what it was given, and no error says otherwise. What it has is refused as cut short.
+#[test]
+fn what_a_pipe_wrote_before_it_was_stopped_is_there_and_is_not_denied() {
+    let text = plain(5 * BLOCK);
+    let is_true = |error: &strongroom::Error, written: &[u8]| {
+        assert!(!written.is_empty() && !error.to_string().contains("left behind"), "{error}");
+    };
+    let stopped = || {
+        let flag = CancelFlag::new();
+        let stop = flag.clone();
+        options(1).cancelled_by(&flag).on_progress(move |_| stop.cancel())
+    };
+    let mut sealed = Vec::new();
+    let sealer = keys(Suite::Aes256Gcm).sealer(CONTEXT).unwrap();
+    let cancelled = sealer.pipe_blocking(&text[..], &mut sealed, &stopped()).unwrap_err();
+    assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
+    is_true(&cancelled, &sealed);
+    let head = FileHead::parse(&sealed).unwrap();
+    let opener = || keys(Suite::Aes256Gcm).opener(&head, CONTEXT).unwrap();
+    let refused = opener().open_bytes(&sealed).map(|_| ()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unopenable);
+    // A source that fails half-way.
+    let failing = std::io::Read::chain(&text[..2 * BLOCK], FailingRead);
+    let mut sealed = Vec::new();
+    let sealer = keys(Suite::Aes256Gcm).sealer(CONTEXT).unwrap();
+    let failed = sealer.pipe_blocking(failing, &mut sealed, &options(1)).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Io);
+    is_true(&failed, &sealed);
+    let whole = keys(Suite::Aes256Gcm).sealer(CONTEXT).unwrap();
+    let head = whole.head().clone();
+    let whole = whole.seal_bytes(&text).unwrap();
+    let opener = keys(Suite::Aes256Gcm).opener(&head, CONTEXT).unwrap();
+    let mut opened = Vec::new();
+    let cancelled = opener.pipe_blocking(&whole[head.as_bytes().len()..], &mut opened, &stopped()).unwrap_err();
+    assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
+    is_true(&cancelled, &opened);
+    assert!(text.starts_with(&opened), "what it has is verified");
+}
+
+struct FailingRead;
+
+impl std::io::Read for FailingRead {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("the network is away"))
+    }
+}
