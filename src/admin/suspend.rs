@@ -1,6 +1,7 @@
 //! Incident mode: opening is suspended while sealing goes on, for a scope, a tenant or the whole fleet, until a stated time.
 
-use crate::admin::decide::{Decided, Patience};
+use crate::admin::decide::Decided;
+use crate::retry::Patience;
 use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::{Change, Forget};
