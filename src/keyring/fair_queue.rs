@@ -245,10 +245,10 @@ impl FairQueue {
     fn share_failure(&self, state: &mut State, tenant: &TenantId, error: &Error) {
         let Some(since) = Instant::now().checked_sub(self.0.limits.patience) else { return };
         let fails = |of: &mut OfTenant, succeeded: Option<Instant>| {
-            if succeeded.is_some_and(|at| at >= since) {
+            if succeeded.is_some_and(|at| at > since) {
                 return 0;
             }
-            let late = |waiter: &Waiter| waiter.since <= since && succeeded.is_none_or(|at| at < waiter.since);
+            let late = |waiter: &Waiter| waiter.since <= since && succeeded.is_none_or(|at| at <= waiter.since);
             let late: Vec<u64> = of.waiting.iter().filter(|(_, it)| late(it)).map(|(number, _)| *number).collect();
             for waiter in late.iter().filter_map(|number| of.waiting.remove(number)) {
                 let _ = waiter.told.send(Err(self.behind(error))); // or it has gone meanwhile
@@ -260,7 +260,7 @@ impl FairQueue {
             state.waiting = state.waiting.saturating_sub(fails(of, succeeded));
         }
         // Where all share the turns, they wait for one another's work too.
-        if self.0.limits.at_once.is_some() && state.succeeded.is_none_or(|at| at < since) {
+        if self.0.limits.at_once.is_some() && state.succeeded.is_none_or(|at| at <= since) {
             for of in state.tenants.values_mut() {
                 state.waiting = state.waiting.saturating_sub(fails(of, state.succeeded));
             }

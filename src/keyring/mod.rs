@@ -222,7 +222,8 @@ impl Keyring {
     ) -> tokio::sync::watch::Receiver<Option<Loaded>> {
         let keyring = Arc::clone(self);
         let load = |wanted: Wanted, stale: Stale, waiting: Waiting| async move {
-            let turn = match select(pin!(keyring.admission.loads.turn(wanted.tenant())), pin!(waiting.given_up())).await {
+            let turn = match select(pin!(keyring.admission.loads.turn(wanted.tenant())), pin!(waiting.given_up())).await
+            {
                 Either::Left((turn, _)) => turn?,
                 // Nobody hears it.
                 Either::Right(_) => return Err(given_up()),

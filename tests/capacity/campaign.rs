@@ -37,7 +37,7 @@ async fn new_channels() {
     let mut storm = storm(&room, channels).await;
     let (made, failed, took) = (storm.made, storm.failures.len(), storm.took);
     figure(&format!("{channels} new channels on PostgreSQL"), &format!("{made} made, {failed} failed in {took:?}"));
-    for failure in storm.failures.first() {
+    if let Some(failure) = storm.failures.first() {
         figure("  the first failure", failure);
     }
     let worst = storm.hot.iter().max().copied().unwrap_or_default();
@@ -45,9 +45,11 @@ async fn new_channels() {
     let (opens, loads, refused) = (storm.hot.len(), storm.cold.len(), storm.refused.len());
     figure(
         "another tenant meanwhile",
-        &format!("hot open p99 {hot:?}, longest {worst:?} ({opens}); cold open p99 {cold:?} ({loads}); {refused} refused"),
+        &format!(
+            "hot open p99 {hot:?}, longest {worst:?} ({opens}); cold open p99 {cold:?} ({loads}); {refused} refused"
+        ),
     );
-    for refusal in storm.refused.first() {
+    if let Some(refusal) = storm.refused.first() {
         figure("  the first refusal", refusal);
     }
 }
@@ -137,5 +139,8 @@ async fn kill_switch() {
     storming.abort();
     let (count, worst) = (took.len(), took.iter().max().copied().unwrap_or_default());
     let p99 = percentile(&mut took, 99);
-    figure("revocations in the middle of a storm", &format!("p99 {p99:?}, longest {worst:?}, {failed} of {count} failed"));
+    figure(
+        "revocations in the middle of a storm",
+        &format!("p99 {p99:?}, longest {worst:?}, {failed} of {count} failed"),
+    );
 }

@@ -28,8 +28,7 @@ async fn standby_of(database: &Database) -> (Cluster, String) {
     let standby = database.cluster.standby();
     let url = database.url.replace(&format!(":{}/", database.cluster.port()), &format!(":{}/", standby.port()));
     let (mut here, mut there) = (database.raw().await, connect(&url).await);
-    let written: String =
-        sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(&mut here).await.unwrap();
+    let written: String = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(&mut here).await.unwrap();
     let caught_up = async {
         let replayed = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn";
         while !sqlx::query_scalar::<_, bool>(replayed).bind(&written).fetch_one(&mut there).await.unwrap() {}
@@ -51,7 +50,8 @@ pub(crate) async fn revoked_behind_a_standby(bound: Duration) -> Behind {
     house.enroll(&room, "acme").await;
     let (standby, standby_url) = standby_of(&database).await;
     let switch = Switch::to(database.cluster.port()).await;
-    let led = PostgresKeyStore::connect_with(&switch.url(&database.url, database.cluster.port()), &hasty()).await.unwrap();
+    let led =
+        PostgresKeyStore::connect_with(&switch.url(&database.url, database.cluster.port()), &hasty()).await.unwrap();
     let node = house.room(Arc::new(led)).await;
     let (here, there) = (channel(&room, "acme", "C1").await, channel(&node, "acme", "C1").await);
     let sealed = here.seal(&[], b"x").await.unwrap();

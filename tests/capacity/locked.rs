@@ -35,7 +35,10 @@ async fn a_foreign_lock_on_the_row_where_the_log_ends_keeps_no_tenant_from_decid
     let admin = room.admin("a test", "to test").unwrap();
     for n in 0..5 {
         let name = format!("C{n}");
-        admin.revoke("acme", Selector::fields([("channel", &*name)])).await.expect("waits for a lock of somebody else's");
+        admin
+            .revoke("acme", Selector::fields([("channel", &*name)]))
+            .await
+            .expect("waits for a lock of somebody else's");
     }
     // The numbers are there, for every node, while the row is still locked and after.
     let log = store.log(Some(before), 10).await.unwrap();
@@ -51,8 +54,9 @@ async fn a_foreign_lock_on_the_row_where_the_log_ends_keeps_no_tenant_from_decid
     };
     assert_eq!(timeout(HANGS, refused).await.expect("the other node never hears"), ErrorKind::Revoked);
     locking.rollback().await.unwrap();
-    admin.restore("acme", Selector::fields([("channel", "C1")])).await.unwrap();
+    admin.revoke("acme", Selector::fields([("channel", "C9")])).await.unwrap();
     assert_eq!(store.log(None, 0).await.unwrap().end, before + 6);
+    admin.restore("acme", Selector::fields([("channel", "C1")])).await.unwrap();
     here.open(&[], &sealed).await.unwrap();
 }
 
@@ -89,15 +93,15 @@ async fn keys_in_hand_serve_while_all_loads_wait_for_a_lock() {
     house.enroll(&room, "acme").await;
     let scope = channel(&room, "acme", "C1").await;
     scope.seal(&[], b"x").await.unwrap();
-    let cold: Vec<ScopeHandle> =
-        futures_util::future::join_all((0..20).map(|n| channel(&room, "acme", Box::leak(format!("N{n}").into_boxed_str())))).await;
+    let cold: Vec<ScopeHandle> = futures_util::future::join_all(
+        (0..20).map(|n| channel(&room, "acme", Box::leak(format!("N{n}").into_boxed_str()))),
+    )
+    .await;
     let mut other = database.raw().await;
     let mut locking = other.begin().await.unwrap();
     execute(&mut locking, "LOCK TABLE tenants").await;
-    let waiting: Vec<_> = cold
-        .into_iter()
-        .map(|scope| tokio::spawn(async move { scope.seal(&[], b"x").await.map(drop) }))
-        .collect();
+    let waiting: Vec<_> =
+        cold.into_iter().map(|scope| tokio::spawn(async move { scope.seal(&[], b"x").await.map(drop) })).collect();
     let began = tokio::time::Instant::now();
     while began.elapsed() < 4 * house.bound {
         let sealed = scope.seal(&[], b"y").await.unwrap_or_else(|e| panic!("after {:?}: {e}", began.elapsed()));

@@ -77,7 +77,7 @@ pub(crate) async fn at_peace(room: &Strongroom, for_so_long: Duration) -> (Vec<D
 // Ten connections, ten thousand new channels: 5 were made and 9 995 failed after five seconds' wait for a connection, and another
 // tenant's opens, with the key in hand, waited for the lease, whose look-ups waited behind all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tenant_s_thousand_new_channels_are_all_made_and_no_other_tenant_waits_for_them() {
+async fn a_tenant_s_thousands_of_new_channels_are_all_made_and_no_other_tenant_waits_for_them() {
     let database = Database::on(Arc::new(Cluster::start(&["fsync=off"])), "").await;
     // A call waits for a connection for half a second at most, and there are too few by far.
     let options = PostgresOptions::default().max_connections(3).timeout(Duration::from_secs(1));
@@ -86,9 +86,9 @@ async fn a_tenant_s_thousand_new_channels_are_all_made_and_no_other_tenant_waits
     for tenant in ["acme", "globex"] {
         house.enroll(&room, tenant).await;
     }
-    let mut storm = tokio::time::timeout(HANGS, storm(&room, 1_000)).await.expect("hangs");
+    let mut storm = tokio::time::timeout(HANGS, storm(&room, 2_500)).await.expect("hangs");
     assert!(storm.failures.is_empty(), "{} failed: {}", storm.failures.len(), storm.failures[0]);
-    assert_eq!(storm.made, 1_000);
+    assert_eq!(storm.made, 2_500);
     assert!(storm.refused.is_empty(), "another tenant: {}", storm.refused[0]);
     let (hot, cold) = (percentile(&mut storm.hot, 99), percentile(&mut storm.cold, 99));
     assert!(!storm.cold.is_empty() && hot.max(cold) < storm.took / 2, "hot {hot:?}, cold {cold:?} of {:?}", storm.took);

@@ -15,8 +15,11 @@ pub(crate) struct Switch {
 impl Switch {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let switch =
-            Self { port: listener.local_addr().unwrap().port(), to: Arc::new(AtomicU16::new(port)), turned: watch::Sender::new(0) };
+        let switch = Self {
+            port: listener.local_addr().unwrap().port(),
+            to: Arc::new(AtomicU16::new(port)),
+            turned: watch::Sender::new(0),
+        };
         let (to, turned) = (Arc::clone(&switch.to), switch.turned.clone());
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {

@@ -3,6 +3,20 @@ use futures_util::future::join_all;
 
 use super::*;
 
+/// Waits for a turn of the tenant's.
+async fn turn(queue: &FairQueue, of: &str) -> Result<Turn> {
+    queue.turn(&tenant(of)).await
+}
+
+/// Does work for the tenant that takes so long, and fails if `fails`.
+async fn work(queue: &FairQueue, of: &str, takes: Duration, fails: bool) -> Result<()> {
+    let work = async {
+        tokio::time::sleep(takes).await;
+        if fails { Err(down()) } else { Ok(()) }
+    };
+    queue.run(&tenant(of), work).await
+}
+
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn queue(at_once: Option<usize>, of_one: usize) -> FairQueue {
@@ -20,12 +34,12 @@ fn down() -> Error {
 #[tokio::test(start_paused = true)]
 async fn tenants_take_turns_and_a_tenant_s_own_go_in_order() {
     let queue = queue(Some(1), 1);
-    let first = queue.turn(&tenant("acme")).await.unwrap();
+    let first = turn(&queue, "acme").await.unwrap();
     let order = std::sync::Mutex::new(Vec::new());
     let waiting = ["acme", "acme", "acme", "globex", "globex", "initech"].into_iter().enumerate().map(|(n, name)| {
         let (queue, order) = (&queue, &order);
         async move {
-            let _turn = queue.turn(&tenant(name)).await.unwrap();
+            let _turn = turn(queue, name).await.unwrap();
             order.lock().unwrap().push((name, n));
         }
     });
@@ -43,23 +57,23 @@ async fn one_tenant_never_has_all_turns() {
     let queue = queue(Some(4), 3);
     let mut turns = Vec::new();
     for _ in 0..3 {
-        turns.push(queue.turn(&tenant("acme")).await.unwrap());
+        turns.push(turn(&queue, "acme").await.unwrap());
     }
-    let mut fourth = Box::pin(queue.turn(&tenant("acme")));
+    let mut fourth = Box::pin(turn(&queue, "acme"));
     assert!((&mut fourth).now_or_never().is_none());
-    let other = queue.turn(&tenant("globex")).now_or_never().expect("waits for acme").unwrap();
+    let other = turn(&queue, "globex").now_or_never().expect("waits for acme").unwrap();
     turns.pop();
     let _fourth = fourth.await.unwrap();
     drop(other);
-    assert!(queue.turn(&tenant("acme")).now_or_never().is_none(), "beyond its limit");
+    assert!(turn(&queue, "acme").now_or_never().is_none(), "beyond its limit");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_gives_his_place_up_before_and_after_he_was_told() {
     let queue = queue(Some(1), 1);
-    let first = queue.turn(&tenant("acme")).await.unwrap();
+    let first = turn(&queue, "acme").await.unwrap();
     let (mut gone, mut told, mut last) =
-        (Box::pin(queue.turn(&tenant("acme"))), Box::pin(queue.turn(&tenant("acme"))), Box::pin(queue.turn(&tenant("acme"))));
+        (Box::pin(turn(&queue, "acme")), Box::pin(turn(&queue, "acme")), Box::pin(turn(&queue, "acme")));
     for waiting in [&mut gone, &mut told, &mut last] {
         assert!(waiting.now_or_never().is_none());
     }
@@ -75,12 +89,14 @@ async fn who_goes_away_gives_his_place_up_before_and_after_he_was_told() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_too_long_is_told_that_the_queue_is_to_blame() {
     let queue = queue(Some(4), 3);
-    let _turns = join_all((0..3).map(|_| queue.turn(&tenant("acme")))).await;
+    let _turns = join_all((0..3).map(|_| turn(&queue, "acme"))).await;
     let began = Instant::now();
-    let refused = queue.turn(&tenant("acme")).await.err().unwrap();
+    let refused = turn(&queue, "acme").await.err().unwrap();
     assert!(began.elapsed() >= LONGEST_WAIT && refused.kind() == ErrorKind::Overloaded && refused.is_retryable());
     let said = refused.to_string();
-    for words in ["this process has too much to do", "Neither the key store nor a KMS", "acme", "3 of a tenant's and 4 in all"] {
+    for words in
+        ["this process has too much to do", "Neither the key store nor a KMS", "acme", "3 of a tenant's and 4 in all"]
+    {
         assert!(said.contains(words), "{said}");
     }
     assert_eq!(queue.sizes().1, 0);
@@ -90,18 +106,9 @@ async fn who_waits_too_long_is_told_that_the_queue_is_to_blame() {
 async fn what_hangs_costs_those_behind_it_one_deadline_and_what_succeeds_nothing() {
     let queue = queue(None, 2);
     let began = Instant::now();
-    let work = |takes: Duration, fails: bool| {
-        let queue = &queue;
-        async move {
-            let work = async {
-                tokio::time::sleep(takes).await;
-                if fails { Err(down()) } else { Ok(()) }
-            };
-            (queue.run(&tenant("acme"), work).await, began.elapsed())
-        }
-    };
+    let timed = async |takes, fails| (work(&queue, "acme", takes, fails).await, began.elapsed());
     // Each hangs for a second: of a hundred, none waits for more than one, whoever is in front.
-    for (n, (done, after)) in join_all((0..100).map(|_| work(PATIENCE, true))).await.into_iter().enumerate() {
+    for (n, (done, after)) in join_all((0..100).map(|_| timed(PATIENCE, true))).await.into_iter().enumerate() {
         let failed = done.unwrap_err();
         assert!(failed.kind() == ErrorKind::Unavailable && after <= PATIENCE, "{n} after {after:?}");
         assert!(n < 2 || failed.to_string().contains("waiting for a turn"), "{failed}");
@@ -109,8 +116,8 @@ async fn what_hangs_costs_those_behind_it_one_deadline_and_what_succeeds_nothing
     }
     // One of three that fails is no outage: the others have their turn.
     let began = Instant::now();
-    let done = join_all((0..60).map(|n| work(Duration::from_millis(400), n % 3 == 2))).await;
-    assert_eq!(done.iter().filter(|(done, _)| done.is_err()).count(), 20);
+    let done = join_all((0..60).map(|n| work(&queue, "acme", Duration::from_millis(400), n % 3 == 2))).await;
+    assert_eq!(done.iter().filter(|done| done.is_err()).count(), 20);
     assert_eq!(began.elapsed(), 30 * Duration::from_millis(400));
     assert_eq!(queue.sizes(), (0, 0, 0, 0));
 }
@@ -118,24 +125,15 @@ async fn what_hangs_costs_those_behind_it_one_deadline_and_what_succeeds_nothing
 #[tokio::test(start_paused = true)]
 async fn one_tenant_s_outage_is_not_another_s() {
     let queue = queue(Some(4), 3);
-    let failing = || queue.run(&tenant("acme"), async {
-        tokio::time::sleep(PATIENCE).await;
-        Err::<(), _>(down())
-    });
-    let working = || queue.run(&tenant("globex"), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        Ok(())
-    });
-    let (failed, worked) =
-        tokio::join!(join_all((0..20).map(|_| failing())), join_all((0..20).map(|_| working())));
+    let (failed, worked) = tokio::join!(
+        join_all((0..20).map(|_| work(&queue, "acme", PATIENCE, true))),
+        join_all((0..20).map(|_| work(&queue, "globex", Duration::from_millis(300), false)))
+    );
     assert!(failed.iter().all(Result::is_err) && worked.iter().all(Result::is_ok));
     // Where nobody's work succeeds, nobody waits for all of it.
     let began = Instant::now();
     let names = ["acme", "globex", "initech"];
-    let all = join_all((0..60).map(|n| queue.run(&tenant(names[n % 3]), async {
-        tokio::time::sleep(PATIENCE).await;
-        Err::<(), _>(down())
-    })));
+    let all = join_all((0..60).map(|n| work(&queue, names[n % 3], PATIENCE, true)));
     assert!(all.await.iter().all(Result::is_err) && began.elapsed() <= PATIENCE, "{:?}", began.elapsed());
 }
 
@@ -153,7 +151,7 @@ async fn turns_add_up_whatever_is_dropped() {
                 busy.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                 if n.is_multiple_of(7) { Err(down()) } else { Ok(()) }
             };
-            let turn = queue.turn(&tenant(names[n % 4]));
+            let turn = turn(&queue, names[n % 4]);
             if n.is_multiple_of(3) {
                 // Gives up, perhaps with its turn on the way.
                 let _ = tokio::time::timeout(Duration::from_micros(n as u64), turn).await;
