@@ -4,6 +4,8 @@
 mod building;
 #[path = "room/lost_record.rs"]
 mod lost_record;
+#[path = "room/queue.rs"]
+mod queue;
 #[path = "room/refusals.rs"]
 mod refusals;
 #[path = "room/store.rs"]
