@@ -10,6 +10,7 @@ pub(crate) mod hands;
 pub(crate) mod hedge;
 pub(crate) mod known;
 pub(crate) mod loading;
+mod pausing;
 pub(crate) mod rollback;
 pub(crate) mod room_keys;
 pub(crate) mod rows;

@@ -33,7 +33,7 @@ async fn visitor(room: Strongroom, until: Arc<AtomicBool>) -> (Vec<Duration>, Ve
             Ok(_) => hot.push(began.elapsed()),
             Err(e) => refused.push(format!("hot: {e}")),
         }
-        scope.seal(&[], b"y").await.map(drop).unwrap_or_else(|e| refused.push(format!("hot seal: {e}")));
+        scope.seal(&[], b"y").await.map_or_else(|e| refused.push(format!("hot seal: {e}")), drop);
         if hot.len() % 16 == 1 {
             room.admin("a test", "to test").unwrap().purge("globex").unwrap();
             let began = Instant::now();
@@ -41,7 +41,7 @@ async fn visitor(room: Strongroom, until: Arc<AtomicBool>) -> (Vec<Duration>, Ve
                 Ok(_) => cold.push(began.elapsed()),
                 Err(e) => refused.push(format!("cold: {e}")),
             }
-            scope.open(&[], &sealed).await.map(drop).unwrap_or_else(|e| refused.push(format!("cold: {e}")));
+            scope.open(&[], &sealed).await.map_or_else(|e| refused.push(format!("cold: {e}")), drop);
         }
         tokio::time::sleep(Duration::from_millis(2)).await; // its users are people
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Postgres};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Patience;
@@ -74,7 +74,10 @@ impl Sessions {
         let tries = async {
             let (mut patience, mut left) = (Patience::within(self.timeout), TRIES);
             loop {
-                patience.tries_again().await; // the timeout below ends it
+                // The timeout below ends it.
+                if let Some(pause) = patience.next_pause().filter(|pause| !pause.is_zero()) {
+                    sleep(pause).await;
+                }
                 let db = self.pool.acquire().await.map_err(failed)?;
                 match call(Session { db, ended: false }).await {
                     Err(e) if waited_for_a_lock(&e) => {
