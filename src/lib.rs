@@ -49,6 +49,7 @@ pub use admin::export::{ExportTo, ExportedKey};
 pub use admin::preview::{Preview, PreviewRow};
 pub use admin::probe::{Check, ProbeReport};
 pub use admin::receipt::{ErasedKey, ErasureReceipt, RECEIPT_TYPE, SignedReceipt};
+pub use admin::remove::REMOVAL_LEAST_AGE;
 pub use admin::residency::{ResidencyReport, ResidencyRow};
 pub use admin::revoke::Revoked;
 pub use admin::walk::{WalkOptions, Walked};

@@ -78,8 +78,9 @@ impl Strongroom {
     /// The data plane of a tenant. Reads the tenant's row.
     ///
     /// # Errors
-    /// `UnknownTenant` if it is not enrolled, `InvalidArgument` if that is no tenant's name, `Unavailable` if the store
-    /// does not answer; `Overloaded` if too many others wait for it.
+    /// `UnknownTenant` if it is not enrolled, `InvalidArgument` if that is no tenant's name, `RolledBack`, `Tampered` or
+    /// `Malformed` if its row is not believed, `Unavailable`, `Throttled` or `StoreFault` as the store and the watermark say; `Overloaded` if too many
+    /// others wait for it.
     pub async fn tenant(&self, tenant: &str) -> Result<TenantHandle> {
         let row = match TenantId::new(tenant) {
             Ok(id) => self.keyring.tenant_in_turn(&id).await,

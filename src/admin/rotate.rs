@@ -20,8 +20,8 @@ impl Admin {
     /// this process, within the revocation bound in others.
     ///
     /// # Errors
-    /// As sealing under a new key; `Unavailable` if the store failed after the key was made: then it seals here, and in
-    /// others after the policy's cache time to live at the latest.
+    /// As sealing under a new key; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)); `Unavailable` if the store
+    /// failed after the key was made: then it seals here, and in others after the policy's cache time to live at the latest.
     pub async fn rotate(&self, tenant: &str, scope: &[Field<'_>]) -> Result<KeyId> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -53,8 +53,9 @@ impl Admin {
     /// [`Self::rotate_after_compromise`]. No KMS call. Repeat it after a failure: what is done stays done.
     ///
     /// # Errors
-    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant` or `Unavailable`. If a record does not read, or
-    /// could not be changed, all others are done first: then an error of that kind names it and carries [`Walked`].
+    /// `InvalidArgument` if the selector could cover nothing; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
+    /// If a record does not read, or could not be changed, all others are done first: then an error of that kind names it and
+    /// carries [`Walked`].
     pub async fn rotate_all(&self, tenant: &str, selector: Selector, options: &WalkOptions) -> Result<Walked> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -83,8 +84,9 @@ impl Admin {
     /// keys the store listed among them.
     ///
     /// # Errors
-    /// `InvalidArgument` if the selector could cover nothing; `Limit` beyond 10 000 such rules that none includes;
-    /// `UnknownTenant` or `Unavailable`. The rule stands before any record is looked at; of records as [`Self::rotate_all`].
+    /// `InvalidArgument` if the selector could cover nothing; `Limit` beyond 10 000 such rules that none includes; as every
+    /// verb ([`Admin`](crate::Admin#errors-of-every-verb)). The rule stands before any record is looked at; of records as
+    /// [`Self::rotate_all`].
     pub async fn rotate_after_compromise(
         &self,
         tenant: &str,

@@ -76,14 +76,17 @@ impl Tables {
         let mut moved: BTreeMap<Slot, Option<KeyId>> = BTreeMap::new();
         let mut second = Vec::new();
         for (at, write) in writes.iter().enumerate() {
-            let (RowKey::Key(tenant, id), RowChange::Put(_, Some(index))) = (&write.key, &write.change) else {
-                continue;
+            let RowKey::Key(tenant, id) = &write.key else { continue };
+            let index = match &write.change {
+                RowChange::Put(_, index) => index.as_ref(),
+                RowChange::Remove => None,
+                RowChange::Keep => continue,
             };
             let before = self.index.get(&(tenant.clone(), *id)).and_then(|before| slot(tenant, before));
             if let Some(left) = before {
                 moved.insert(left, None);
             }
-            if let Some(taken) = slot(tenant, index) {
+            if let Some(taken) = index.and_then(|index| slot(tenant, index)) {
                 let holder = moved.get(&taken).copied().unwrap_or_else(|| self.active.get(&taken).copied());
                 if holder.is_some() {
                     second.push(at);
@@ -192,8 +195,10 @@ impl KeyStore for MemoryKeyStore {
         let entry = entry.map(|entry| entry(number));
         entry.iter().try_for_each(|entry| row::check_length(entry))?;
         for write in writes {
-            if let RowChange::Put(bytes, index) = &write.change {
-                tables.set(&write.key, Some(bytes.clone()), index.clone());
+            match &write.change {
+                RowChange::Put(bytes, index) => tables.set(&write.key, Some(bytes.clone()), index.clone()),
+                RowChange::Remove => tables.set(&write.key, None, None),
+                RowChange::Keep => {}
             }
         }
         let Some(entry) = entry else { return Ok(Put::Written(None)) };

@@ -43,8 +43,11 @@ pub type LogEntry<'a> = &'a (dyn Fn(u64) -> Vec<u8> + Send + Sync);
 /// - *Freshness*: [`Self::log`] answers only from the store that takes writes, not from a standby behind it.
 /// - *Tenancy*: every key is found under its tenant only; another tenant's key of the same id does not exist.
 /// - *Bytes*: rows up to 16 MiB come back as they were put.
+/// - *Removal*: a data key's row that is taken away is not there any more, under its id, in lists or as an Active key; another one may
+///   be put in its place.
 /// - *Refusals*: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a `put` that names a row twice, a data key's row without
-///   its index, another row with one, or a journal entry with the number 0; [`Limit`](crate::ErrorKind::Limit) for more bytes,
+///   its index, another row with one, a journal entry with the number 0, or a row to take away that is no data key's or comes without
+///   the version expected; [`Limit`](crate::ErrorKind::Limit) for more bytes,
 ///   of a row or of an entry. Nothing is written then.
 /// - *Errors*: [`Unavailable`](crate::ErrorKind::Unavailable) if nothing can be said at present,
 ///   [`StoreFault`](crate::ErrorKind::StoreFault) if nothing can before somebody acts (full, corrupt, set up wrongly); never a
