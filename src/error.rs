@@ -25,6 +25,9 @@ pub enum ErrorKind {
     Unavailable,
     /// The KMS or the key store asks us to slow down. Retry later.
     Throttled,
+    /// This process has more to do than its key store and the tenant's KMS are asked for at once: a call was not served within two
+    /// minutes, in which it waited in this process's own queue. Neither of them is to blame. Retry later, or share the load.
+    Overloaded,
     /// The region is not served by this process, or not allowed for the tenant.
     Region,
     /// The tenant revoked the key, the scope or everything. It can be restored.
@@ -74,6 +77,7 @@ impl ErrorKind {
             Self::Denied => "denied",
             Self::Unavailable => "unavailable",
             Self::Throttled => "throttled",
+            Self::Overloaded => "overloaded",
             Self::Region => "region",
             Self::Revoked => "revoked",
             Self::Erased => "erased",
@@ -247,7 +251,10 @@ impl Error {
     /// Whether the same call may succeed later with nothing done by the caller but waiting. Not after `Conflict` (read again first)
     /// nor `NotLoaded` (load the key first).
     pub fn is_retryable(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Suspended)
+        matches!(
+            self.0.kind,
+            ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Overloaded | ErrorKind::Suspended
+        )
     }
 }
 

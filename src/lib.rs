@@ -20,6 +20,7 @@ mod local_room;
 mod page;
 mod plan;
 mod reseal;
+mod retry;
 mod room;
 mod row;
 mod sealer;
@@ -136,7 +137,7 @@ pub use store::postgres::{PostgresKeyStore, options::PostgresOptions};
 pub use store::row::{KeyIndex, Log, MAX_ROW, Put, RowChange, RowKey, StoreIdentity, Write};
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteKeyStore;
-pub use store::{KeyStore, LogEntry};
+pub use store::{KeyStore, LogEntry, StoreCapacity};
 pub use watermark::file::FileWatermark;
 pub use watermark::memory::MemoryWatermark;
 #[cfg(feature = "object-store")]

@@ -43,7 +43,7 @@ impl ScopeHandle {
         let (header, _) = message::parse(envelope)?;
         let key_id = KeyId::from_bytes(*header.key_id());
         self.keyring.check_served(header.region())?;
-        let row = self.keyring.tenant(self.tenant()).await?;
+        let row = self.keyring.tenant_in_turn(self.tenant()).await?;
         let record = self.keyring.key_row(self.tenant(), &key_id).await?.ok_or_else(Error::unopenable)?.record;
         let is_current = self.keyring.may_seal(&row, &record)
             && row.check_not_revoked(&record.scope, record.period.as_ref(), Some(&key_id)).is_ok()

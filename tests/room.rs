@@ -6,6 +6,8 @@ mod building;
 mod lost_record;
 #[path = "room/operators_log.rs"]
 mod operators_log;
+#[path = "room/queue.rs"]
+mod queue;
 #[path = "room/refusals.rs"]
 mod refusals;
 #[path = "room/store.rs"]

@@ -97,9 +97,6 @@ pub struct KeyPage {
     pub last: Option<KeyId>,
 }
 
-/// Tries of what others got in between of.
-const TRIES: usize = 16;
-
 /// The scheme of the operator's root on one machine, which no tenant's policy names.
 const LOCAL_ROOT: &str = "local-root";
 

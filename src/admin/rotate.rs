@@ -2,7 +2,7 @@
 
 use crate::admin::decide::Decided;
 use crate::admin::walk::{Pages, WalkOptions, Walked};
-use crate::admin::{Admin, TRIES, explain};
+use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
 use crate::key::change::Forget;
@@ -13,6 +13,7 @@ use crate::key::record::KeyRecord;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
+use crate::retry::Patience;
 
 impl Admin {
     /// Gives a scope a new data key now and returns its id. The old one opens what it sealed and seals no more: at once in
@@ -25,7 +26,8 @@ impl Admin {
         let run = async {
             let id = TenantId::new(tenant)?;
             let scope = Scope::new(scope)?;
-            for _ in 0..TRIES {
+            let mut patience = Patience::default();
+            while patience.tries_again().await {
                 match self.keyring.rotate(&id, &scope, &self.by).await {
                     Err(e) if e.kind() == ErrorKind::Conflict => {}
                     rotated => {

@@ -1,6 +1,6 @@
 //! Incident mode: opening is suspended while sealing goes on, for a scope, a tenant or the whole fleet, until a stated time.
 
-use crate::admin::decide::{Decided, Patience};
+use crate::admin::decide::Decided;
 use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::{Change, Forget};
@@ -11,6 +11,7 @@ use crate::key::revocation::Selector;
 use crate::key::row_digest::RowDigest;
 use crate::key::suspension::Suspension;
 use crate::keyring::rollback::Versioned as _;
+use crate::retry::Patience;
 use crate::row::frame::Kind;
 use crate::store::row::{Put, RowChange, RowKey, Write};
 use crate::watermark::Subject;

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::record::KeyRecord;
 use crate::keyring::rows::KeyRow;
+use crate::retry::Patience;
 
 /// How a walk through a tenant's key records goes.
 ///
@@ -337,8 +338,8 @@ fn apart(per_second: Option<u32>) -> Duration {
     per_second.map_or(Duration::ZERO, |records| Duration::from_secs(1) / records)
 }
 
-/// Tries of a record that others change meanwhile.
-const TRIES: usize = 8;
+/// How long a page is tried whose records others change meanwhile.
+const CHANGING: Duration = Duration::from_secs(5);
 
 impl Admin {
     /// Changes the records of a page that are `due`, by compare-and-set; those that others changed meanwhile are read again, and
@@ -352,7 +353,8 @@ impl Admin {
     ) -> Result<Vec<KeyId>> {
         let mut done = Vec::new();
         let mut rows = page;
-        for _ in 0..TRIES {
+        let mut patience = Patience::within(CHANGING);
+        while patience.tries_again().await {
             let changed: Vec<(KeyRow, KeyRecord)> = rows
                 .into_iter()
                 .filter(|row| due(row))

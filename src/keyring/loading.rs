@@ -59,13 +59,18 @@ impl Keyring {
         scope: &Scope,
         past: Option<&PeriodLabel>,
     ) -> Result<CachedKey> {
-        let began = self.began();
-        let row = self.tenant(tenant).await?;
-        let period = match past {
-            Some(past) => Some(past.clone()),
-            None => row.policy.key_period().label(began.unix_millis)?,
+        let reads = async {
+            let began = self.began();
+            let row = self.tenant(tenant).await?;
+            let period = match past {
+                Some(past) => Some(past.clone()),
+                None => row.policy.key_period().label(began.unix_millis)?,
+            };
+            let active = self.active(&row, scope, period.as_ref()).await?;
+            Ok((began, row, period, active))
         };
-        let found = match self.active(&row, scope, period.as_ref()).await? {
+        let (began, row, period, active) = self.admission.reads.run(tenant, reads).await?;
+        let found = match active {
             None => self.make_first(&row, scope, period.clone(), began).await?.into(),
             Some(active) if self.is_due(&row, &active, began) => {
                 self.make_successor(&row, scope, period.clone(), &active, began, FIRST_USE).await?.into()
@@ -90,9 +95,13 @@ impl Keyring {
     /// # Errors
     /// `Unopenable` if the tenant has no such key.
     pub(crate) async fn load_opening(&self, tenant: &TenantId, key_id: &KeyId) -> Result<CachedKey> {
-        let began = self.began();
-        let row = self.tenant(tenant).await?;
-        let record = self.key_row(tenant, key_id).await?.ok_or_else(no_record)?.record;
+        let reads = async {
+            let began = self.began();
+            let row = self.tenant(tenant).await?;
+            let record = self.key_row(tenant, key_id).await?.ok_or_else(no_record)?.record;
+            Ok((began, row, record))
+        };
+        let (began, row, record) = self.admission.reads.run(tenant, reads).await?;
         row.check_record(&record)?;
         self.check_served(record.region.as_str())?;
         row.policy.check_region(&record.region)?;
@@ -165,7 +174,7 @@ impl Keyring {
         began: Began,
     ) -> Result<New> {
         if let Some(KnownKey { key_id, made_epoch }) = self.known.active(&row.tenant, scope, period.as_ref()) {
-            let is_explained = match self.key_row(&row.tenant, &key_id).await? {
+            let is_explained = match self.admission.reads.run(&row.tenant, self.key_row(&row.tenant, &key_id)).await? {
                 Some(known) => known.state != KeyState::Active,
                 // Of an erased key the control plane may have removed the record; the rule stays in the tenant's row.
                 None => row.erased.iter().any(|it| it.covers_key(scope, period.as_ref(), &key_id, made_epoch)),
@@ -181,7 +190,8 @@ impl Keyring {
         }
         self.known.check_creations(&row.tenant, scope, period.as_ref(), row.epoch)?;
         let new = self.make(row, scope, period, began, FIRST_USE).await?;
-        self.put_keys_under(row, vec![self.key_write(&new.record, None)?]).await?;
+        let writes = vec![self.key_write(&new.record, None)?];
+        self.admission.writes.run(&row.tenant, self.put_keys_under(row, writes)).await?;
         let record = &new.record;
         self.known.created(&record.tenant, scope, record.period.as_ref(), row.epoch);
         Ok(new)
@@ -201,7 +211,8 @@ impl Keyring {
         let state = if row.is_compromised(active) { KeyState::Compromised } else { KeyState::Deactivated };
         let by = Attribution::of_data_plane(SUCCEEDED);
         let old = active.record.clone().into_state(state, began.unix_millis, &by);
-        self.put_keys_under(row, vec![self.key_write(&old, Some(active))?, self.key_write(&new.record, None)?]).await?;
+        let writes = vec![self.key_write(&old, Some(active))?, self.key_write(&new.record, None)?];
+        self.admission.writes.run(&row.tenant, self.put_keys_under(row, writes)).await?;
         Ok(new)
     }
 

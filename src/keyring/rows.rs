@@ -129,6 +129,14 @@ impl Keyring {
         believed.map(|it| it.row).map_err(|e| e.with_tenant(tenant.as_str()))
     }
 
+    /// The same for the data plane, which waits for its turn at the store.
+    ///
+    /// # Errors
+    /// As [`Self::tenant`]; `Overloaded`.
+    pub(crate) async fn tenant_in_turn(&self, tenant: &TenantId) -> Result<TenantRow> {
+        self.admission.reads.run(tenant, self.tenant(tenant)).await
+    }
+
     /// A tenant's key record by its id.
     ///
     /// # Errors

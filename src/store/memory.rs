@@ -12,6 +12,7 @@ use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
+use crate::store::StoreCapacity;
 use crate::store::row::{self, KeyIndex, Log, Put, RowChange, RowKey, StoreIdentity, Write};
 use crate::store::signal::Signal;
 use crate::store::{KeyStore, LogEntry};
@@ -128,6 +129,11 @@ impl MemoryKeyStore {
 
 #[async_trait]
 impl KeyStore for MemoryKeyStore {
+    /// Nothing here waits.
+    fn capacity(&self) -> StoreCapacity {
+        StoreCapacity::new(256, 256)
+    }
+
     async fn get(&self, key: &RowKey) -> Result<Option<Vec<u8>>> {
         Ok(self.tables().rows.get(key).cloned())
     }

@@ -1,5 +1,6 @@
 //! Layer 3: key stores. The [`KeyStore`] trait and one file a backend; SQL lives only here.
 
+mod capacity;
 pub(crate) mod memory;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -16,6 +17,7 @@ use crate::error::Result;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
+pub use crate::store::capacity::StoreCapacity;
 use crate::store::row::{Log, Put, RowKey, Write};
 
 /// Makes the bytes of a log entry once its number is known. Called within the transaction that adds it, and again, perhaps for
@@ -91,6 +93,12 @@ pub trait KeyStore: Send + Sync + 'static {
     /// now. What it no longer keeps, it leaves out.
     async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log>;
 
+    /// How many calls the data plane makes at once. Those beyond wait for their turn, by turns between tenants, before any
+    /// deadline of the store begins. The lease and the control plane ask besides: leave them some connections.
+    fn capacity(&self) -> StoreCapacity {
+        StoreCapacity::default()
+    }
+
     /// Resolves when the log may have grown. A store that is not told never does: then the log is only polled.
     async fn changed(&self) {
         std::future::pending::<()>().await;
@@ -135,6 +143,10 @@ impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
 
     async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log> {
         (**self).log(after, limit).await
+    }
+
+    fn capacity(&self) -> StoreCapacity {
+        (**self).capacity()
     }
 
     async fn changed(&self) {
