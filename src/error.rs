@@ -25,6 +25,9 @@ pub enum ErrorKind {
     Unavailable,
     /// The KMS or the key store asks us to slow down. Retry later.
     Throttled,
+    /// This process has more to do than its key store and the tenant's KMS are asked for at once: a call was not served within two
+    /// minutes, in which it waited in this process's own queue. Neither of them is to blame. Retry later, or share the load.
+    Overloaded,
     /// The region is not served by this process, or not allowed for the tenant.
     Region,
     /// The tenant revoked the key, the scope or everything. It can be restored.
@@ -43,7 +46,8 @@ pub enum ErrorKind {
     Conflict,
     /// The KMS or the store returned a key that is not the one asked for. Nothing was opened with it.
     KeyMismatch,
-    /// A synchronous handle has no key in hand. Await its `refresh` (to seal) or its `prepare` (to open) and retry.
+    /// A synchronous handle has no key in hand. Await its `refresh` (to seal) or its `prepare` with the envelope (to open, also under
+    /// an older key) and retry.
     NotLoaded,
     /// The key store is older than what was seen of it: it was restored from a copy. Nothing of it is used.
     RolledBack,
@@ -58,9 +62,12 @@ pub enum ErrorKind {
     Suspended,
     /// The caller's argument or configuration is wrong.
     InvalidArgument,
-    /// Reading or writing a file failed, or there is no room for it; the source says which. Nothing was left behind.
+    /// Reading or writing a file failed, or there is no room for it; the source says which. A target that is a path is as it was,
+    /// unless the sentence says that it was replaced and is not durable yet; a writer keeps what it was given: a file that is cut
+    /// short, and is refused as such.
     Io,
-    /// The caller cancelled a long operation. Nothing was left behind.
+    /// The caller cancelled a long operation. A target that is a path is as it was; a writer keeps what it was given: a file that is
+    /// cut short, and is refused as such.
     Cancelled,
 }
 
@@ -70,6 +77,7 @@ impl ErrorKind {
             Self::Denied => "denied",
             Self::Unavailable => "unavailable",
             Self::Throttled => "throttled",
+            Self::Overloaded => "overloaded",
             Self::Region => "region",
             Self::Revoked => "revoked",
             Self::Erased => "erased",
@@ -111,6 +119,8 @@ struct Inner {
     kek: Option<String>,
     region: Option<String>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// Why something does not open, where known: for the operator's log alone.
+    reason: &'static str,
 }
 
 impl Error {
@@ -126,6 +136,7 @@ impl Error {
             kek: None,
             region: None,
             source: None,
+            reason: "",
         }))
     }
 
@@ -139,6 +150,17 @@ impl Error {
     #[cold]
     pub(crate) fn unopenable_file() -> Self {
         Self::new(ErrorKind::Unopenable, "the file does not open under this tenant, scope and context")
+    }
+
+    /// Says why, for the operator's log: neither `Display` nor `Debug` show it, and no caller can ask for it.
+    #[cold]
+    pub(crate) fn because(self, reason: &'static str) -> Self {
+        self.edit(|e| e.reason = reason)
+    }
+
+    /// What [`Self::because`] said; empty if nothing was.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.0.reason
     }
 
     #[cold]
@@ -174,7 +196,7 @@ impl Error {
         self.edit(|e| e.tenant = Some(tenant.to_owned()))
     }
 
-    /// Names the KEK by its URI, unless already named.
+    /// Names the KEK by its URI, or several by their expression, unless already named.
     pub fn with_kek(self, kek: &str) -> Self {
         if self.0.kek.is_some() {
             return self;
@@ -216,7 +238,7 @@ impl Error {
         self.0.tenant.as_deref()
     }
 
-    /// The URI of the KEK concerned, where known.
+    /// The URI of the KEK concerned, where known; the expression, where several gave a key together.
     pub fn kek(&self) -> Option<&str> {
         self.0.kek.as_deref()
     }
@@ -226,15 +248,12 @@ impl Error {
         self.0.region.as_deref()
     }
 
-    /// Whether the same call may succeed later with nothing changed by the caller.
+    /// Whether the same call may succeed later with nothing done by the caller but waiting. Not after `Conflict` (read again first)
+    /// nor `NotLoaded` (load the key first).
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Unavailable
-                | ErrorKind::Throttled
-                | ErrorKind::Conflict
-                | ErrorKind::NotLoaded
-                | ErrorKind::Suspended
+            ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Overloaded | ErrorKind::Suspended
         )
     }
 }
@@ -298,7 +317,17 @@ mod tests {
         );
         assert!(!e.is_retryable());
         assert!(Error::new(ErrorKind::Unavailable, "x").is_retryable());
+        for kind in [ErrorKind::Conflict, ErrorKind::NotLoaded] {
+            assert!(!Error::new(kind, "x").is_retryable(), "{kind}: something has to be done first");
+        }
         assert!(!Error::new(ErrorKind::StoreFault, "x").is_retryable());
         assert_eq!(Error::new(ErrorKind::Limit, "x").to_string(), "limit: x");
+    }
+
+    #[test]
+    fn why_something_does_not_open_is_shown_to_nobody() {
+        let [told, plain] = [Error::unopenable().because("the tag is wrong"), Error::unopenable()];
+        assert_eq!(told.reason(), "the tag is wrong");
+        assert_eq!((told.to_string(), format!("{told:?}")), (plain.to_string(), format!("{plain:?}")));
     }
 }

@@ -20,6 +20,7 @@ mod local_room;
 mod page;
 mod plan;
 mod reseal;
+mod retry;
 mod room;
 mod row;
 mod sealer;
@@ -48,6 +49,7 @@ pub use admin::export::{ExportTo, ExportedKey};
 pub use admin::preview::{Preview, PreviewRow};
 pub use admin::probe::{Check, ProbeReport};
 pub use admin::receipt::{ErasedKey, ErasureReceipt, RECEIPT_TYPE, SignedReceipt};
+pub use admin::remove::REMOVAL_LEAST_AGE;
 pub use admin::residency::{ResidencyReport, ResidencyRow};
 pub use admin::revoke::Revoked;
 pub use admin::walk::{WalkOptions, Walked};
@@ -135,7 +137,7 @@ pub use store::postgres::{PostgresKeyStore, options::PostgresOptions};
 pub use store::row::{KeyIndex, Log, MAX_ROW, Put, RowChange, RowKey, StoreIdentity, Write};
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteKeyStore;
-pub use store::{KeyStore, LogEntry};
+pub use store::{KeyStore, LogEntry, StoreCapacity};
 pub use watermark::file::FileWatermark;
 pub use watermark::memory::MemoryWatermark;
 #[cfg(feature = "object-store")]

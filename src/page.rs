@@ -57,7 +57,8 @@ impl ScopeHandle {
                 }
                 .map(|()| text)
             })
-            .map(|opened| opened.map_err(|e| self.explain(e, "open page")))
+            .zip(rows)
+            .map(|(opened, row)| opened.map_err(|e| self.refused(e, row.envelope, "open page")))
             .collect()
     }
 }

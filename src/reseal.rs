@@ -32,28 +32,44 @@ impl ScopeHandle {
     }
 
     async fn reseal_unexplained(&self, context: &[Field<'_>], envelope: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.due(envelope).await? {
+            Some((row, old)) => self.reseal_due(&row, old, context, envelope).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The tenant's row and the period of the envelope's key, if that is no longer the one to seal with.
+    async fn due(&self, envelope: &[u8]) -> Result<Option<(TenantRow, Option<PeriodLabel>)>> {
         let (header, _) = message::parse(envelope)?;
         let key_id = KeyId::from_bytes(*header.key_id());
         self.keyring.check_served(header.region())?;
-        let row = self.keyring.tenant(self.tenant()).await?;
+        let row = self.keyring.tenant_in_turn(self.tenant()).await?;
         let record = self.keyring.key_row(self.tenant(), &key_id).await?.ok_or_else(Error::unopenable)?.record;
         let is_current = self.keyring.may_seal(&row, &record)
+            && row.check_not_revoked(&record.scope, record.period.as_ref(), Some(&key_id)).is_ok()
             && record.region == *row.policy.home_region()
             && record.suite == row.policy.key_suite()
             && record.context_rules == *row.policy.context_rules();
-        if is_current {
-            return Ok(None);
-        }
+        Ok((!is_current).then_some((row, record.period)))
+    }
+
+    async fn reseal_due(
+        &self,
+        row: &TenantRow,
+        old: Option<PeriodLabel>,
+        context: &[Field<'_>],
+        envelope: &[u8],
+    ) -> Result<Vec<u8>> {
         let plaintext = self.open(context, envelope).await?;
         let period = row.policy.key_period().label(self.keyring.clock.unix_millis())?;
-        let is_past = match (&record.period, &period) {
+        let is_past = match (&old, &period) {
             (Some(old), Some(now)) => old.same_kind(now) && old != now,
             _ => false,
         };
-        if is_past && let Some(old) = record.period {
-            return self.seal_in(old, &row, context, &plaintext).await.map(Some);
+        if is_past && let Some(old) = old {
+            return self.seal_in(old, row, context, &plaintext).await;
         }
-        self.seal(context, &plaintext).await.map(Some)
+        self.seal(context, &plaintext).await
     }
 }
 
@@ -157,8 +173,8 @@ impl Admin {
     /// resume behind a row, and to run twice at once.
     ///
     /// # Errors
-    /// What the table says; `InvalidArgument` if its pages have no order; `UnknownTenant` or `Unavailable`. If rows could not be
-    /// sealed anew, all others are done first. Each of these errors carries [`Resealed`].
+    /// What the table says; `InvalidArgument` if its pages have no order; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
+    /// If rows could not be sealed anew, all others are done first: of the first one's kind, as [`ScopeHandle::reseal`]. Each of these errors carries [`Resealed`].
     pub async fn reseal(
         &self,
         tenant: &str,
@@ -280,11 +296,16 @@ async fn reseal_row(
 ) -> Result<Outcome> {
     let scope = tenant.scope(borrowed(&row.scope))?;
     let context = borrowed(&row.context);
-    let Some(envelope) = pace.unhurried(|| scope.reseal(&context, &row.envelope)).await? else {
+    let explain = |e| scope.explain(e, "reseal");
+    // What is current is passed over first: rows that are not to be done have no turn.
+    let Some((of, period)) = scope.due(&row.envelope).await.map_err(explain)? else {
         return Ok(Outcome::Current);
     };
-    // After what is current was passed over: rows that are not to be done have no turn.
-    pace.turn().await;
+    let resealing = || async {
+        pace.turn(1).await;
+        scope.reseal_due(&of, period.clone(), &context, &row.envelope).await.map_err(explain)
+    };
+    let envelope = pace.unhurried(resealing).await?;
     if table.replace(row, &envelope).await? { Ok(Outcome::Resealed) } else { Ok(Outcome::Changed) }
 }
 

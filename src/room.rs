@@ -78,11 +78,12 @@ impl Strongroom {
     /// The data plane of a tenant. Reads the tenant's row.
     ///
     /// # Errors
-    /// `UnknownTenant` if it is not enrolled, `InvalidArgument` if that is no tenant's name, `Unavailable` if the store
-    /// does not answer.
+    /// `UnknownTenant` if it is not enrolled, `InvalidArgument` if that is no tenant's name, `RolledBack`, `Tampered` or
+    /// `Malformed` if its row is not believed, `Unavailable`, `Throttled` or `StoreFault` as the store and the watermark say; `Overloaded` if too many
+    /// others wait for it.
     pub async fn tenant(&self, tenant: &str) -> Result<TenantHandle> {
         let row = match TenantId::new(tenant) {
-            Ok(id) => self.keyring.tenant(&id).await,
+            Ok(id) => self.keyring.tenant_in_turn(&id).await,
             Err(e) => Err(e),
         };
         let row = row.map_err(|e| e.with_operation("find tenant"))?;
@@ -203,8 +204,9 @@ impl StrongroomBuilder {
         self
     }
 
-    /// How many KMS calls of one tenant may be under way at once, so that one tenant's slow KMS does not take everything.
-    /// Default: 32.
+    /// How many KMS calls of one tenant may be under way at once, and how many loads of its keys, so that one tenant's slow KMS, or
+    /// its thousand new channels, do not take everything. Default: 32. Further loads wait in order, without a deadline of the KMS
+    /// or of the key store, for two minutes at most: then they are refused as [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded).
     pub fn kms_calls_per_tenant(mut self, calls: usize) -> Self {
         self.kms_calls_per_tenant = calls;
         self

@@ -17,6 +17,9 @@ use crate::keyring::flight::Wanted;
 use crate::keyring::hands::Held;
 use crate::keyring::rows::TenantRow;
 
+/// What errors of opening say was being done.
+pub(crate) const OPEN: &str = "open";
+
 /// Most tries to get a sealing key that still has time and messages left when it arrives.
 const TRIES: usize = 4;
 
@@ -63,6 +66,18 @@ impl TenantHandle {
 
 /// Seals and opens the messages of one scope. Cheap to clone; clones and other handles of the scope share its key.
 ///
+/// Sealing and opening are work, done where they are called, and a message may have 16 MiB: that takes some milliseconds on a machine
+/// with AES instructions, and up to half a second without them. In async code hand what is longer than about 1 MiB to
+/// `spawn_blocking`, with a [`HotScope`](crate::HotScope), whose page shows how; files have `seal_file` and `open_file`, which do so
+/// by themselves.
+///
+/// # Errors of loading a key
+///
+/// A call whose key is not in hand loads it, and then fails as `Denied`, `Unavailable`, `Throttled` or `KeyMismatch` where the KMS does;
+/// as `Revoked`, `Erased` or `UnknownTenant`, or, to open, as `Suspended`, where the tenant or its room decided so; as `RolledBack`,
+/// `Tampered`, `Malformed` or `StoreInconsistent` where what the key store shows is not believed; as `StoreFault`, `Unavailable` or
+/// `Throttled` where the store or the watermark says so. A policy or region that allows it no more is `Region` or `InvalidArgument`.
+///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
 /// # use strongroom::*;
@@ -106,15 +121,15 @@ impl ScopeHandle {
     }
 
     /// Seals a message under the scope's Active key: an envelope of 75 bytes more than the plaintext, plus the region's
-    /// name. `context` is authenticated, not stored, and has to be given again to open.
+    /// name ([`Self::sealed_len`]). `context` is authenticated, not stored, and has to be given again to open.
     ///
     /// With the key cached: no I/O, no waiting for a lock, one allocation.
     ///
     /// # Errors
-    /// `Region` if the tenant's home region is not served here; `Denied`, `Unavailable`, `Throttled`, `Revoked`,
-    /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` beyond 16 MiB or the limits of contexts;
-    /// `InvalidArgument` for a context that lacks a field that the policy binds messages to ([`TenantPolicy::bind`]), or
-    /// names one twice.
+    /// `Region` if the tenant's home region is not served here; as every load of a key
+    /// ([`ScopeHandle`](crate::ScopeHandle#errors-of-loading-a-key)) if it is not in hand; `Limit` beyond 16 MiB or the
+    /// limits of contexts; `InvalidArgument` for a context that lacks a field that the policy binds messages to
+    /// ([`TenantPolicy::bind`]), or names one twice.
     ///
     /// [`TenantPolicy::bind`]: crate::TenantPolicy::bind
     pub async fn seal(&self, context: &[Field<'_>], plaintext: &[u8]) -> Result<Vec<u8>> {
@@ -128,7 +143,8 @@ impl ScopeHandle {
         Ok(out)
     }
 
-    /// How long the envelope of a message of `len` bytes is.
+    /// How long the envelope of a message of `len` bytes is: 75 bytes and the region's name more. It goes by the home region that
+    /// the tenant had when this handle was asked for: ask for another handle after a migration.
     pub fn sealed_len(&self, len: usize) -> usize {
         len.saturating_add(OVERHEAD + self.row.policy.home_region().as_str().len())
     }
@@ -158,7 +174,7 @@ impl ScopeHandle {
                 Err(e) => Err(e),
             },
         }
-        .map_err(|e| self.explain(e, "open"))?;
+        .map_err(|e| self.refused(e, envelope, OPEN))?;
         Ok(text)
     }
 
@@ -167,19 +183,37 @@ impl ScopeHandle {
     ///
     /// # Errors
     /// `Malformed` if the bytes are no envelope; `Region` if its region is not served here (before any KMS or store call);
-    /// `InvalidArgument` or `Limit` for a context with which nothing is sealed under its key;
-    /// `Unopenable` if it does not open here, whatever the reason; `Revoked`, `Erased`, `Denied`, `Unavailable`,
-    /// `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
+    /// `InvalidArgument` or `Limit` for a context with which nothing is sealed under its key; `Unopenable` if it does not
+    /// open here, whatever the reason; as every load of a key ([`ScopeHandle`](crate::ScopeHandle#errors-of-loading-a-key))
+    /// if it is not in hand.
     pub async fn open_in_place<'b>(&self, context: &[Field<'_>], envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
-        match self.open_in_place_in_hand(context, envelope) {
+        let opened = match self.open_in_place_in_hand(context, envelope) {
             InHand::Done(opened) => opened,
             InHand::Missing => match Box::pin(self.load_for(envelope)).await {
                 Ok(key) => self.open_in_place_with(&key, context, envelope),
                 Err(e) => Err(e),
             },
+        };
+        self.opened_part(opened, envelope)
+    }
+
+    /// The plaintext of an envelope that was opened where it stood.
+    pub(crate) fn opened_part<'b>(&self, opened: Result<()>, envelope: &'b mut [u8]) -> Result<&'b mut [u8]> {
+        match opened {
+            Ok(()) => message::opened_part(envelope).map_err(|e| self.explain(e, OPEN)),
+            Err(e) => Err(self.refused(e, envelope, OPEN)),
         }
-        .and_then(|()| message::opened_part(envelope))
-        .map_err(|e| self.explain(e, "open"))
+    }
+
+    /// As [`Self::explain`]. Why an envelope does not open is told to the operator's log, not to the caller.
+    #[cold]
+    pub(crate) fn refused(&self, e: Error, envelope: &[u8], operation: &'static str) -> Error {
+        if e.kind() == ErrorKind::Unopenable
+            && let Ok(key_id) = named_key(envelope)
+        {
+            tracing::info!(tenant = %self.tenant(), %key_id, operation, reason = e.reason(), "an envelope does not open");
+        }
+        self.explain(e, operation)
     }
 
     pub(crate) fn explain(&self, e: Error, operation: &'static str) -> Error {
@@ -296,12 +330,8 @@ impl ScopeHandle {
             self.keyring.check_served(header.region())?;
             Ok(header)
         });
-        match header.and_then(|header| message::parse(envelope).map(|_| header)) {
-            Ok(header) => {
-                let key_id = KeyId::from_bytes(*header.key_id());
-                tracing::debug!(tenant = %self.tenant(), %key_id, "an envelope does not open: another scope, region or suite");
-                Error::unopenable()
-            }
+        match header.and_then(|_| message::parse(envelope)) {
+            Ok(_) => Error::unopenable().because("its scope, region or suite is another than its key's"),
             Err(e) => e,
         }
     }
@@ -378,11 +408,7 @@ impl ScopeHandle {
     /// Loads the key that opens `envelope`.
     async fn load_for(&self, envelope: &[u8]) -> Result<Arc<CachedKey>> {
         let key_id = KeyId::from_bytes(*message::parse(envelope)?.0.key_id());
-        let loaded = self.load_opening(&key_id).await;
-        if let Err(e) = &loaded {
-            tracing::debug!(tenant = %self.tenant(), %key_id, error = %e, "an envelope does not open: no key for it");
-        }
-        loaded
+        self.load_opening(&key_id).await
     }
 
     pub(crate) async fn load_opening(&self, key_id: &KeyId) -> Result<Arc<CachedKey>> {
@@ -404,11 +430,18 @@ fn named_key(envelope: &[u8]) -> Result<KeyId> {
     Header::read(envelope).map(|(header, _)| KeyId::from_bytes(*header.key_id()))
 }
 
-pub(crate) fn not_loaded() -> Error {
-    Error::new(
-        ErrorKind::NotLoaded,
-        "the key is not in hand; await `refresh` (to seal) or `prepare` with the envelope (to open), and retry",
-    )
+/// A synchronous handle lacks the scope's Active key.
+#[cold]
+pub(crate) fn not_loaded_to_seal() -> Error {
+    Error::new(ErrorKind::NotLoaded, "the scope's Active key is not in hand; await `refresh`, then seal again")
+}
+
+/// A synchronous handle lacks the key that an envelope names, which may be an older one: `refresh` does not load that.
+#[cold]
+pub(crate) fn not_loaded_to_open() -> Error {
+    let message =
+        "the key that this envelope names is not in hand; await `prepare` with this envelope, then open it again";
+    Error::new(ErrorKind::NotLoaded, message)
 }
 
 #[inline]

@@ -23,6 +23,7 @@ const FLOORS: &[(&str, i32)] = &[
     ("error", CELLAR),
     ("clock", GROUND),
     ("core_dump", GROUND),
+    ("retry", GROUND),
     ("shared_file", GROUND),
     ("sync", GROUND),
     ("crypto", 0),

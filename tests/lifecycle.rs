@@ -1,6 +1,9 @@
 //! The life cycle of keys, verb by verb, through the public API: two nodes on one key store, so that what one decides is seen
 //! at the other.
 
+#[path = "lifecycle/by_id.rs"]
+mod by_id;
+mod cluster;
 #[path = "lifecycle/erase.rs"]
 mod erase;
 #[path = "lifecycle/keks.rs"]
@@ -9,6 +12,10 @@ mod keks;
 mod migrate;
 #[path = "lifecycle/policies.rs"]
 mod policies;
+#[path = "lifecycle/procedures.rs"]
+mod procedures;
+#[path = "lifecycle/remove.rs"]
+mod remove;
 #[path = "lifecycle/reseal.rs"]
 mod reseal;
 #[path = "lifecycle/revoke.rs"]

@@ -141,3 +141,38 @@ fn a_name_that_is_wrong_is_found() {
         assert!(!names_a_test(no_test), "{no_test}");
     }
 }
+
+/// Each verb of the control plane says what it fails as, and where the rest is said that every verb may fail as.
+#[test]
+fn every_verb_of_the_control_plane_says_what_it_fails_as() {
+    // What reads no tenant's row, or answers row by row.
+    const OTHERS: [&str; 3] = ["tenants", "probe", "all_opens_suspended_until"];
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(root().join("src/admin")).unwrap().map(|it| it.unwrap().path()).collect();
+    files.push(root().join("src/reseal.rs"));
+    let (mut verbs, mut silent) = (0, Vec::new());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let mut docs = String::new();
+        for line in text.lines().map(str::trim) {
+            if let Some(doc) = line.strip_prefix("///") {
+                docs.push_str(doc);
+            } else if let Some(rest) = line.strip_prefix("pub async fn ") {
+                let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let errors = docs.split("# Errors").nth(1).unwrap_or_default();
+                let says = ["very verb ([`Admin`]", "s [`Self::", "s [`ScopeHandle::", "s there."]
+                    .iter()
+                    .any(|it| errors.contains(it));
+                verbs += 1;
+                if !says && !OTHERS.contains(&name.as_str()) {
+                    silent.push(name);
+                }
+                docs.clear();
+            } else if !line.starts_with("#[") {
+                docs.clear();
+            }
+        }
+    }
+    assert!(verbs > 25, "{verbs}");
+    assert!(silent.is_empty(), "of these verbs it is not said what every verb may fail as: {silent:?}");
+}

@@ -4,6 +4,10 @@
 mod building;
 #[path = "room/lost_record.rs"]
 mod lost_record;
+#[path = "room/operators_log.rs"]
+mod operators_log;
+#[path = "room/queue.rs"]
+mod queue;
 #[path = "room/refusals.rs"]
 mod refusals;
 #[path = "room/store.rs"]

@@ -41,6 +41,10 @@ flaws! {
     KeepsAbsentWhatIsThere,
     MakesWhatIsKeptAbsent,
     WritesWhatIsKept,
+    // Removals.
+    RemovesNothing,
+    RemovesAnyVersion,
+    RemovesAllOfTheTenant,
     // All or nothing.
     PartByPart,
     PartBesideConflicts,
@@ -119,6 +123,7 @@ impl Flawed {
             Flaw::OverwritesWhatShouldNotBe => !keeps && write.expected.is_none(),
             Flaw::InsertsWhatShouldBe => !keeps && is.is_none(),
             Flaw::KeepsAnyVersion => keeps && is.is_some() && write.expected.is_some(),
+            Flaw::RemovesAnyVersion => write.change == RowChange::Remove && is.is_some(),
             Flaw::KeepsAbsentWhatIsThere => keeps && write.expected.is_none(),
             _ => false,
         };
@@ -131,6 +136,9 @@ impl Flawed {
         }
         if keeps && write.expected == is && is.is_some() && self.has(Flaw::WritesWhatIsKept) && !indexed {
             write.change = RowChange::Put(b"kept".to_vec(), None);
+        }
+        if write.change == RowChange::Remove && write.expected == is && self.has(Flaw::RemovesNothing) {
+            write.change = RowChange::Keep;
         }
         if let RowChange::Put(bytes, index) = &mut write.change {
             match self.flaw {
@@ -148,8 +156,10 @@ impl Flawed {
 
     fn write_all(&self, writes: &[Write]) {
         for write in writes {
-            if let RowChange::Put(bytes, index) = &write.change {
-                self.inner.raw_put(&write.key, Some(bytes.clone()), index.clone());
+            match &write.change {
+                RowChange::Put(bytes, index) => self.inner.raw_put(&write.key, Some(bytes.clone()), index.clone()),
+                RowChange::Remove => self.inner.raw_put(&write.key, None, None),
+                _ => {}
             }
         }
     }
@@ -244,6 +254,15 @@ impl Flawed {
             (Put::Written(_), Flaw::NoSuccessor) if succeeds(writes) => {
                 self.inner.restore(&before);
                 Put::Conflict(vec![writes.len() - 1])
+            }
+            (Put::Written(number), Flaw::RemovesAllOfTheTenant) => {
+                for write in writes.iter().filter(|write| write.change == RowChange::Remove) {
+                    let RowKey::Key(tenant, _) = &write.key else { continue };
+                    for (id, _) in self.inner.keys(tenant, None, u32::MAX).await? {
+                        self.inner.raw_put(&RowKey::Key(tenant.clone(), id), None, None);
+                    }
+                }
+                Put::Written(number)
             }
             (put, _) => put,
         })

@@ -51,9 +51,11 @@ CREATE TABLE changes (
     entry bytea  NOT NULL
 );
 
--- Where the log ends. One row, locked by whoever adds an entry until the commit, so that numbers come in the order of the commits
--- and none is missing. A sequence gives neither: it counts on when a transaction is rolled back, and 7 may commit before 6, which
--- a node that has read up to 7 would never see.
+-- Where the log ends, should somebody have emptied it. Whoever adds an entry takes an advisory lock until the commit, then the number
+-- after the last one: so numbers come in the order of the commits and none is missing. A sequence gives neither: it counts on when
+-- a transaction is rolled back, and 7 may commit before 6, which a node that has read up to 7 would never see. A lock on this row
+-- would do too, but anybody's transaction that touches the row and stays open would keep every tenant from deciding: so it is
+-- written after the fact, and left as it is while somebody has it locked.
 CREATE TABLE log_end (
     only_row boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (only_row),
     seq      bigint  NOT NULL

@@ -16,19 +16,16 @@ use crate::key::tenant::TenantRecord;
 use crate::keyring::rollback::Versioned as _;
 use crate::keyring::room_keys::KekRecord;
 use crate::keyring::rows::{TenantRow, log_entry};
+use crate::retry::Patience;
 use crate::row::Stored;
 use crate::row::authority::Authority;
 use crate::row::frame::Kind;
 use crate::store::row::{MAX_ROW, Put, RowChange, RowKey, Write};
 use crate::watermark::{Mark, Subject};
 
-/// How long a read-change-write is tried that others get in between of.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a decision waits for those about the same tenant that were taken here before. Then it goes without: a store that does not
 /// answer them keeps nobody from trying.
 const TURN: Duration = Duration::from_secs(5);
-/// Longest pause before the next try; a random part of it is waited.
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a change of a tenant's row is.
 pub(crate) struct Decided {
@@ -288,29 +285,4 @@ impl Signed {
 pub(crate) fn digest_of(policy: &TenantPolicy) -> Result<RowDigest> {
     let json = serde_json::to_vec(policy).map_err(|e| Error::invalid("a policy cannot be encoded").with_source(e))?;
     Ok(RowDigest::of(&json))
-}
-
-/// How often and how long a decision is tried that others get in between of.
-#[derive(Default)]
-pub(crate) struct Patience {
-    began: Option<tokio::time::Instant>,
-    tries: u32,
-}
-
-impl Patience {
-    /// Whether to try once more; before that, waits a random part of a time that grows: many who decide at once would get in each
-    /// other's way with each try.
-    pub(crate) async fn tries_again(&mut self) -> bool {
-        let began = *self.began.get_or_insert_with(tokio::time::Instant::now);
-        if self.tries > 0 {
-            let longest = LONGEST_PAUSE.min(Duration::from_millis(1) * 2_u32.saturating_pow(self.tries.min(8)));
-            let mut random = [0; 2];
-            // Without randomness they all wait the whole of it.
-            let part = crate::crypto::random::from_os(&mut random)
-                .map_or(1.0, |()| f64::from(u16::from_be_bytes(random)) / 65_536.0);
-            tokio::time::sleep(longest.mul_f64(part)).await;
-        }
-        self.tries += 1;
-        self.tries == 1 || began.elapsed() < PATIENCE
-    }
 }

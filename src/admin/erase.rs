@@ -28,7 +28,8 @@ impl Admin {
     /// answer was lost.
     ///
     /// # Errors
-    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant`; `Limit` beyond 1000 that wait; `Unavailable`.
+    /// `InvalidArgument` if the selector could cover nothing; `Limit` beyond 1000 that wait; as every verb
+    /// ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn erase(&self, tenant: &str, selector: Selector, wait: Duration) -> Result<Erasure> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -89,7 +90,8 @@ impl Admin {
     /// Undoes an erasure that nobody began to carry out: its keys seal and open again. Repeated, it finds it done.
     ///
     /// # Errors
-    /// `Conflict` if it is being carried out, or was; `InvalidArgument` if none of that id waits; `UnknownTenant` or `Unavailable`.
+    /// `Conflict` if it is being carried out, or was; `InvalidArgument` if none of that id waits; as every verb
+    /// ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn undo_erasure(&self, tenant: &str, erasure: &str) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -124,7 +126,8 @@ impl Admin {
     /// `options` say of where to begin. Take [`Self::receipt`] afterwards.
     ///
     /// # Errors
-    /// `Conflict` before its time; `InvalidArgument` if none of that id waits; `UnknownTenant` or `Unavailable`.
+    /// `Conflict` before its time; `InvalidArgument` if none of that id waits; as every verb
+    /// ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn carry_out_erasure(&self, tenant: &str, erasure: &str, options: &WalkOptions) -> Result<Walked> {
         let run = async {
             let id = TenantId::new(tenant)?;

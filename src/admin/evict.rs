@@ -26,7 +26,9 @@ impl Admin {
     /// without a watermark refuse those that are still to be signed. Repeat it with [`Self::resume_eviction`] after a failure.
     ///
     /// # Errors
-    /// `InvalidArgument` if the store is trusted or there is no watermark; what the root's KMS says; `Unavailable`.
+    /// `InvalidArgument` if the store is trusted or there is no watermark; what the root's KMS says; `Conflict` if another
+    /// eviction got in between; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)), for the room's and the fleet's
+    /// rows.
     pub async fn evict(&self) -> Result<Walked> {
         let run = async {
             self.settle_room().await?;

@@ -15,8 +15,8 @@ impl Admin {
     /// The tenant's journal, from its first entry to the one that its row names as the last: whole, in order, each entry signed.
     ///
     /// # Errors
-    /// `Tampered` if an entry is missing, was changed, moved, or is another tenant's or enrolment's; `UnknownTenant`,
-    /// `RolledBack` or `Unavailable`.
+    /// `Tampered` if an entry is missing, was changed, moved, or is another tenant's or enrolment's; as every verb
+    /// ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn journal(&self, tenant: &str) -> Result<Vec<JournalEntry>> {
         let run = async {
             let id = TenantId::new(tenant)?;

@@ -14,14 +14,18 @@ use crate::key::region::Region;
 use crate::key::revocation::Selector;
 use crate::key::rewrap::RewrapOrder;
 
+/// The verb that ends a migration, as the journal has it.
+const FINISH: &str = "finish-migration";
+
 impl Admin {
     /// Makes `to` the tenant's home region and `keks` its KEKs. New data keys, and so new envelopes, are there at once, on
     /// every node within the revocation bound; the old home stays allowed, so that what was sealed there opens. Then rewraps
     /// every record for `keks`, as [`Self::rewrap`] does: repeat it after a crash. Repeated when all is done, it does nothing.
     ///
     /// Afterwards reseal the tenant's tables ([`Self::reseal`]), take what was Active in the old home out of use
-    /// ([`Self::rotate_all`]), and, on a census, end with [`Self::finish_migration`] and [`Self::retire`] the old home's keys:
-    /// then the residency report is clean.
+    /// ([`Self::rotate_all`]), and, on a census, end with [`Self::finish_migration`], [`Self::retire`] the old home's keys and, when
+    /// the wait is over, [`Self::carry_out_erasure`]: then the residency report is clean. Until the last call it names these keys as
+    /// misplaced.
     ///
     /// # Errors
     /// `Region` if this process does not serve `to` or the KEKs are neither there nor in a region already allowed; else as
@@ -68,9 +72,9 @@ impl Admin {
     /// done, it finds that.
     ///
     /// # Errors
-    /// `Conflict` saying what is still in `from`, that the tenant was still at home there at the cutoff, or that the rewrap is
-    /// not finished; `InvalidArgument` if it is the home, or no region of the tenant's, or for a census without this tenant's
-    /// cutoff; `UnknownTenant` or `Unavailable`.
+    /// `Conflict` saying what is still in `from`, that the tenant was still at home there at the cutoff, or that the rewrap
+    /// is not finished; `InvalidArgument` if it is the home, or no region of the tenant's, or for a census without this
+    /// tenant's cutoff; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn finish_migration(&self, tenant: &str, from: &Region, census: &CompleteCensus) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -99,7 +103,7 @@ impl Admin {
                 narrowed.check()?;
                 let forget = row.policy.forgotten_for(&narrowed);
                 row.policy = narrowed;
-                let decision = Decision::new("finish-migration").with("from", from);
+                let decision = Decision::new(FINISH).with("from", from);
                 Ok(Some(Decided::forgetting(decision, &Selector::everything(), forget)))
             })
             .await?;
@@ -109,12 +113,19 @@ impl Admin {
         run.await.map_err(|e: Error| explain(e, "finish migration", tenant))
     }
 
-    /// A region that is not allowed is one that a migration was finished from if data keys of the tenant were there; else it is
-    /// misspelt, and the one that was meant stays allowed.
+    /// A region that is not allowed is one that a migration was finished from if the journal says so, or data keys of the tenant were
+    /// there; else it is misspelt, and the one that was meant stays allowed.
     ///
     /// # Errors
     /// `InvalidArgument` if none was.
     async fn check_was_there(&self, id: &TenantId, from: &Region) -> Result<()> {
+        let is_it = |decision: &Decision| {
+            decision.verb == FINISH
+                && decision.details.iter().any(|(name, value)| name == "from" && value == from.as_str())
+        };
+        if self.last_decision(id.as_str(), is_it).await?.is_some() {
+            return Ok(());
+        }
         let options = WalkOptions::default().page(1000);
         let mut pages = Pages::new(self, id, &options);
         while let Some(page) = pages.next().await? {

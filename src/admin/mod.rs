@@ -10,6 +10,7 @@ pub(crate) mod policy;
 pub(crate) mod preview;
 pub(crate) mod probe;
 pub(crate) mod receipt;
+pub(crate) mod remove;
 pub(crate) mod residency;
 pub(crate) mod retention;
 pub(crate) mod retire;
@@ -34,6 +35,14 @@ use crate::keyring::Keyring;
 use crate::sealer::TenantHandle;
 
 /// The control plane of a room. Another handle than the data plane's, for other hands.
+///
+/// # Errors of every verb
+///
+/// Beside what each says of itself, a verb of a tenant fails as `UnknownTenant`; as `RolledBack`, `Tampered` or `Malformed` if the
+/// tenant's row, or one that it needs, is not believed, and then nothing is decided; as `Unavailable`, `Throttled` or `StoreFault` where
+/// the key store or the watermark says so. One that decides also says what the root's KMS does when it first signs (`Denied`,
+/// `Unavailable`, `Throttled`), `Conflict` if the room's keys were changed in between (repeat it), and `Limit` if the tenant's row would
+/// be longer than 8 MiB. Every verb may be repeated after any of these.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new()?.block_on(async {
@@ -88,9 +97,6 @@ pub struct KeyPage {
     pub last: Option<KeyId>,
 }
 
-/// Tries of what others got in between of.
-const TRIES: usize = 16;
-
 /// The scheme of the operator's root on one machine, which no tenant's policy names.
 const LOCAL_ROOT: &str = "local-root";
 
@@ -108,9 +114,9 @@ impl Admin {
     /// that the policy allows. Repeated by the same actor, for the same reason and with the same policy, it finds it done.
     ///
     /// # Errors
-    /// `InvalidArgument` for a wrong name or policy, or a KEK whose scheme no KMS answers for; `Region` if the home region
-    /// is not served here or a KEK is elsewhere; `Denied` or `Unavailable` if a KEK cannot be asked for; `Conflict` if the
-    /// tenant is enrolled already.
+    /// `InvalidArgument` for a wrong name or policy, or a KEK whose scheme no KMS answers for; `Region` if the home region is
+    /// not served here or a KEK is elsewhere; `Denied`, `Unavailable` or `Throttled` if a KEK cannot be asked for; as every
+    /// verb ([`Admin`](crate::Admin#errors-of-every-verb)); `Conflict` if the tenant is enrolled already.
     pub async fn enroll(&self, tenant: &str, policy: TenantPolicy) -> Result<()> {
         let run = async {
             let tenant = TenantId::new(tenant)?;
@@ -125,7 +131,7 @@ impl Admin {
     /// A tenant's row: its policy and what is revoked.
     ///
     /// # Errors
-    /// `UnknownTenant` or `Unavailable`.
+    /// As every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn tenant(&self, tenant: &str) -> Result<TenantRecord> {
         let run = async { Ok(self.keyring.tenant(&TenantId::new(tenant)?).await?.record) };
         run.await.map_err(|e| explain(e, "read tenant", tenant))
@@ -149,7 +155,8 @@ impl Admin {
     /// Tenants in the order of their names, at most `limit`, after the name `after`: as the store lists them.
     ///
     /// # Errors
-    /// `Unavailable` if the store does not answer.
+    /// `Unavailable`, `Throttled` or `StoreFault` as the store says. A row that is `RolledBack`, `Tampered` or `Malformed` is
+    /// that row's answer ([`TenantPage::unreadable`]), and no other's.
     pub async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<TenantPage> {
         let listed = self.keyring.store.tenants(after, limit).await.map_err(|e| e.with_operation("list tenants"))?;
         let mut page = TenantPage { last: listed.last().map(|(tenant, _)| tenant.clone()), ..TenantPage::default() };
@@ -167,7 +174,8 @@ impl Admin {
     /// states are those that the tenant's row gives them: what is revoked is Suspended, what was given up is Compromised.
     ///
     /// # Errors
-    /// `UnknownTenant`, `Unavailable` or `RolledBack`.
+    /// As every verb ([`Admin`](crate::Admin#errors-of-every-verb)): where the tenant's row is an older one, no key is
+    /// listed. A record that is not authentic or does not read is that record's answer ([`KeyPage::unreadable`]).
     pub async fn keys(&self, tenant: &str, after: Option<&KeyId>, limit: u32) -> Result<KeyPage> {
         let run = async {
             let id = TenantId::new(tenant)?;

@@ -29,9 +29,9 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// As [`Self::enroll`], and `UnknownTenant`; `Conflict` if the policy is another one than that of `from`, if the new one names
-    /// other KEKs while a rewrap is under way, or other scope fields than those of data keys that exist: nobody could name what
-    /// they sealed.
+    /// As [`Self::enroll`], and as every verb ([`Admin`](crate::Admin#errors-of-every-verb)); `Conflict` if the policy is
+    /// another one than that of `from`, if the new one names other KEKs while a rewrap is under way, or other scope fields
+    /// than those of data keys that exist: nobody could name what they sealed.
     pub async fn set_policy(&self, from: &TenantRecord, policy: TenantPolicy) -> Result<()> {
         let id = &from.tenant;
         let run = async {

@@ -47,7 +47,8 @@ pub struct Preview {
     pub records: u64,
     /// Of those covered, how many are revoked already.
     pub revoked: u64,
-    /// Whether data keys made later may be covered too. Not if the selector names keys by their ids, or ends in the past.
+    /// Whether data keys made later may be covered too. Not if the selector names keys by their ids, ends in the past, or names a
+    /// field or a kind of period that new keys do not have.
     pub covers_new: bool,
     /// By scope, state and kind of period: the first 100.
     pub rows: Vec<PreviewRow>,
@@ -108,7 +109,7 @@ impl Admin {
     /// own key policy would hit. Changes nothing.
     ///
     /// # Errors
-    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant`, `Unavailable` or `Malformed`.
+    /// `InvalidArgument` if the selector could cover nothing; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn preview(&self, tenant: &str, selector: &Selector) -> Result<Preview> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -140,10 +141,15 @@ struct Tally<'a> {
 impl<'a> Tally<'a> {
     fn new(row: &'a TenantRecord, selector: &'a Selector, at: i64) -> Result<Self> {
         let now = row.policy.key_period().label(at)?;
-        // A period field names one period, and a range may have an end: what is not of now or later is not made any more.
-        let ended = |label: &PeriodLabel| now.as_ref().is_none_or(|now| !now.same_kind(label) || label < now);
+        // Keys to come are of the policy's kind of period, and of now or later: what names another kind, or ends before, covers none.
+        let is_other = |label: &PeriodLabel| now.as_ref().is_none_or(|now| !now.same_kind(label));
+        let ended = |label: &PeriodLabel| is_other(label) || now.as_ref().is_some_and(|now| label < now);
         let named = selector.conditions().filter_map(|(name, value)| PeriodLabel::new(&format!("{name}={value}")).ok());
-        let over = named.collect::<Vec<_>>().iter().chain(selector.periods().1).any(ended);
+        let (from, to) = selector.periods();
+        let over = named.collect::<Vec<_>>().iter().chain(to).any(ended) || from.is_some_and(is_other);
+        // A field that new keys do not have is asked for of old ones alone.
+        let is_gone = |(name, _): (&str, &str)| !row.policy.names(name);
+        let over = over || selector.conditions().any(is_gone);
         let preview = Preview {
             tenant: row.tenant.clone(),
             selector: selector.to_string(),

@@ -13,62 +13,90 @@ use crate::crypto::signing::{ReceiptSigner, is_signed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::export::Export;
 use crate::key::id::{KeyId, TenantId};
+use crate::key::json::{Object, objects};
 use crate::key::revocation::Selector;
 use crate::key::state::KeyState;
 
 /// The DSSE payload type of receipts.
 pub const RECEIPT_TYPE: &str = "application/vnd.strongroom.erasure-receipt.v1+json";
 
-/// One key of a receipt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErasedKey {
-    /// Which.
-    pub key_id: KeyId,
-    /// When its wrapped bytes were destroyed, in Unix milliseconds.
-    pub erased_at: i64,
+objects! {
+    /// One key of a receipt.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct ErasedKey {
+        /// Which.
+        pub key_id: KeyId,
+        /// When its wrapped bytes were destroyed, in Unix milliseconds.
+        pub erased_at: i64,
+    }
 }
 
-/// States which data keys are gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErasureReceipt {
-    /// Whose.
-    pub tenant: TenantId,
-    /// What was asked to be erased.
-    pub selector: Selector,
-    /// Every key that it covers and that was made under an earlier epoch of the tenant than this one was erased: the rule stands
-    /// in the tenant's row.
-    pub made_before_epoch: u64,
-    /// The keys that are gone.
-    pub erased: Vec<ErasedKey>,
-    /// How many keys that it covers are there: they were made since.
-    pub made_since: u64,
-    /// How many rows the store listed that do not read; what they cover nobody can say.
-    pub unreadable: u64,
-    /// When the receipt was issued, in Unix milliseconds.
-    pub issued_at: i64,
-    /// No cache of a node holds any of them after this, in Unix milliseconds: the last erasure plus the policy's cache time to
-    /// live.
-    pub caches_clear_at: i64,
-    /// No backup of the key store holds them after this, in Unix milliseconds: the last erasure plus the retention of backups
-    /// that the operator stated.
-    pub backups_clear_at: i64,
-    /// The tenant's epoch. A key store that has a lower one was restored from a backup, and nodes refuse it.
-    pub epoch: u64,
-    /// Which KEKs data keys were exported to, copies of erased ones perhaps among them: no erasure reaches these.
-    pub exports: Vec<Export>,
-    /// What the key store listed is what it chose to list. The rules of the tenant's row hold all the same: what they erased does
-    /// not open.
-    pub as_listed: bool,
+objects! {
+    /// States which data keys are gone.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct ErasureReceipt {
+        /// Whose.
+        pub tenant: TenantId,
+        /// What was asked to be erased.
+        pub selector: Selector,
+        /// Every key that it covers and that was made under an earlier epoch of the tenant than this one was erased: the rule stands
+        /// in the tenant's row.
+        pub made_before_epoch: u64,
+        /// The keys that are gone.
+        pub erased: Vec<ErasedKey>,
+        /// How many keys that it covers are there: they were made since.
+        pub made_since: u64,
+        /// How many rows the store listed that do not read; what they cover nobody can say.
+        pub unreadable: u64,
+        /// When the receipt was issued, in Unix milliseconds.
+        pub issued_at: i64,
+        /// No cache of a node holds any of them after this, in Unix milliseconds: the last erasure plus the policy's cache time to
+        /// live.
+        pub caches_clear_at: i64,
+        /// No backup of the key store holds them after this, in Unix milliseconds: the last erasure plus the retention of backups
+        /// that the operator stated.
+        pub backups_clear_at: i64,
+        /// The tenant's epoch. A key store that has a lower one was restored from a backup, and nodes refuse it.
+        pub epoch: u64,
+        /// Which KEKs data keys were exported to, copies of erased ones perhaps among them: no erasure reaches these.
+        pub exports: Vec<Export>,
+        /// What the key store listed is what it chose to list. The rules of the tenant's row hold all the same: what they erased does
+        /// not open.
+        pub as_listed: bool,
+    }
 }
 
 /// A receipt in its DSSE envelope. Its JSON is what is handed to the tenant. As DSSE 1.0.2 asks of readers, members that are not known
 /// are ignored, the key's id may be missing, and Base64 may be URL-safe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "Object<Envelope>", into = "Envelope")]
 pub struct SignedReceipt {
     payload: String,
     payload_type: String,
     signatures: Vec<ReceiptSignature>,
+}
+
+/// Its JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    payload: String,
+    payload_type: String,
+    signatures: Vec<Object<ReceiptSignature>>,
+}
+
+impl From<SignedReceipt> for Envelope {
+    fn from(receipt: SignedReceipt) -> Self {
+        let SignedReceipt { payload, payload_type, signatures } = receipt;
+        Self { payload, payload_type, signatures: signatures.into_iter().map(Object).collect() }
+    }
+}
+
+impl From<Object<Envelope>> for SignedReceipt {
+    fn from(Object(envelope): Object<Envelope>) -> Self {
+        let Envelope { payload, payload_type, signatures } = envelope;
+        Self { payload, payload_type, signatures: signatures.into_iter().map(|Object(it)| it).collect() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,8 +168,9 @@ impl Admin {
     /// operator keeps backups of the key store.
     ///
     /// # Errors
-    /// `Conflict` if no erasure that was carried out covers all that `selector` does, or wrapped bytes of it are in the store again;
-    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant` or `Unavailable`; what the signer says.
+    /// `Conflict` if no erasure that was carried out covers all that `selector` does, or wrapped bytes of it are in the store
+    /// again; `InvalidArgument` if the selector could cover nothing; what the signer says; as every verb
+    /// ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn receipt(
         &self,
         tenant: &str,
@@ -230,6 +259,31 @@ mod tests {
     fn the_specification_s_own_example() {
         let message = pre_authentication("http://example.com/HelloWorld", b"hello world");
         assert_eq!(message, b"DSSEv1 29 http://example.com/HelloWorld 11 hello world");
+    }
+
+    /// The statement is read as it is signed; the envelope as DSSE has it, which takes more members, and each once all the same.
+    #[test]
+    fn receipts_are_read_strictly() {
+        use crate::key::json::tests::{Laxness, is_read_strictly};
+        let key_id = "09".repeat(32);
+        let statement = format!(
+            concat!(
+                r#"{{"tenant":"acme","selector":{{"everything":true}},"made_before_epoch":9,"erased":[{{"key_id":"{}","erased_at":5}}],"#,
+                r#""made_since":0,"unreadable":0,"issued_at":6,"caches_clear_at":7,"backups_clear_at":8,"epoch":9,"#,
+                r#""exports":[{{"kek":"local:a","foreign":true,"first_at":1,"last_at":2,"upto_epoch":1}}],"as_listed":true}}"#
+            ),
+            key_id
+        );
+        let but_more = [
+            Laxness::ArrayForObject,
+            Laxness::MemberTwice,
+            Laxness::MemberMissing,
+            Laxness::MemberNull,
+            Laxness::ObjectForWord,
+        ];
+        is_read_strictly::<ErasureReceipt>(&statement, &[&but_more[..], &[Laxness::UnknownMember]].concat());
+        let envelope = r#"{"payload":"YQ==","payloadType":"t","signatures":[{"keyid":"k","sig":"YQ=="}]}"#;
+        is_read_strictly::<SignedReceipt>(envelope, &but_more);
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Admin {
     /// Where the tenant's keys are and, as far as `census` counted them, its envelopes.
     ///
     /// # Errors
-    /// `UnknownTenant`, `Unavailable` or `Malformed`.
+    /// As every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn residency(&self, tenant: &str, census: &Census) -> Result<ResidencyReport> {
         let run = async {
             let id = TenantId::new(tenant)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::admin::walk::{Pages, WalkOptions};
-use crate::admin::{Admin, TRIES, explain};
+use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::erasure::Erasure;
 use crate::key::id::TenantId;
@@ -12,6 +12,7 @@ use crate::key::period::{Period, PeriodLabel};
 use crate::key::revocation::Selector;
 use crate::key::state::KeyState;
 use crate::key::tenant::{MAX_RULES, TenantRecord};
+use crate::retry::Patience;
 
 /// Two erasures of one kind of period are at least this part of the wait apart.
 const PART_OF_THE_WAIT: i64 = 256;
@@ -29,7 +30,8 @@ impl Admin {
         let run = async {
             let id = TenantId::new(tenant)?;
             let mut made = Vec::new();
-            for _ in 0..TRIES {
+            let mut patience = Patience::default();
+            while patience.tries_again().await {
                 match self.retain_once(&id, wait, options, &mut made).await {
                     Err(e) if e.kind() == ErrorKind::Conflict => {}
                     done => return done.map(|()| made),

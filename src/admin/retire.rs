@@ -22,7 +22,7 @@ impl Admin {
     /// ([`FILE_SEALING_LIMIT`], the policy's cache time to live and the revocation bound). Store what you seal within that time.
     ///
     /// # Errors
-    /// `UnknownTenant` or `Unavailable`.
+    /// As every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn cutoff(&self, tenant: &str) -> Result<Cutoff> {
         let run = async {
             let id = TenantId::new(tenant)?;

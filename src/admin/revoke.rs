@@ -31,8 +31,9 @@ impl Admin {
     ///
     /// # Errors
     /// `InvalidArgument` if the selector could cover nothing: no condition, a name that neither the policy nor any key has, a
-    /// period that is none; `UnknownTenant`; `Limit` beyond 1000 revocations that it does not include; `Unavailable` if the store does not answer: then it is not known whether the revocation stands, and only this process's keys are
-    /// gone.
+    /// period that is none; `Limit` beyond 1000 revocations that it does not include; else as every verb
+    /// ([`Admin`](crate::Admin#errors-of-every-verb)): after any of these it is not known whether the revocation stands, and
+    /// only this process's keys are gone.
     pub async fn revoke(&self, tenant: &str, selector: Selector) -> Result<Revoked> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -67,7 +68,7 @@ impl Admin {
     /// Lifts a revocation. What other revocations cover stays revoked. Repeated, it finds it done.
     ///
     /// # Errors
-    /// `InvalidArgument` if there is no such revocation; `UnknownTenant` or `Unavailable`.
+    /// `InvalidArgument` if there is no such revocation; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn restore(&self, tenant: &str, selector: Selector) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;

@@ -7,7 +7,7 @@
 use futures_util::stream::{StreamExt, iter};
 
 use crate::admin::decide::Decided;
-use crate::admin::walk::{Pages, WalkOptions, Walked};
+use crate::admin::walk::{Pace, Pages, WalkOptions, Walked};
 use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
@@ -202,8 +202,7 @@ impl Admin {
         let (pace, walked) = (&pages.pace, &mut pages.walked);
         let (waiting, fresh): (Vec<_>, Vec<_>) = due.into_iter().partition(|record| order.is_pending(record));
         let wrapping = fresh.into_iter().map(|record| async move {
-            pace.turn().await;
-            (record.key_id, pace.unhurried(|| self.wrap_anew(row, order, &record)).await)
+            (record.key_id, pace.unhurried(|| self.wrap_anew(row, order, &record, pace)).await)
         });
         let wrapped = outcome.settle(iter(wrapping).buffer_unordered(at_once).collect().await, walked);
         let written = self.keyring.put_keys(&wrapped).await.map_err(|e| walked.stopped_by(e))?;
@@ -211,7 +210,7 @@ impl Admin {
         let waiting = waiting.iter().map(|record| (record.key_id, Wrapped::Earlier));
         let written: Vec<_> = waiting.chain(written.map(|key_id| (key_id, Wrapped::Now))).collect();
         let proving = written.into_iter().map(|(key_id, when)| async move {
-            (key_id, pace.unhurried(|| self.prove_pending(row, order, key_id, when)).await)
+            (key_id, pace.unhurried(|| self.prove_pending(row, order, (key_id, when), pace)).await)
         });
         let proven = outcome.settle(iter(proving).buffer_unordered(at_once).collect().await, walked);
         let promoted = self.keyring.put_keys(&proven).await.map_err(|e| walked.stopped_by(e))?;
@@ -220,14 +219,21 @@ impl Admin {
         Ok(outcome)
     }
 
-    async fn wrap_anew(&self, row: &TenantRecord, order: &RewrapOrder, old: &KeyRow) -> Result<(KeyRow, KeyRecord)> {
+    async fn wrap_anew(
+        &self,
+        row: &TenantRecord,
+        order: &RewrapOrder,
+        old: &KeyRow,
+        pace: &Pace,
+    ) -> Result<(KeyRow, KeyRecord)> {
         row.check_record(old)?;
         let mut record = old.record.clone();
         let context = record.encryption_context()?;
         let inside = match (&record.wrapped, &order.to) {
-            (Some(WrappedKey::One(from)), KekExpression::One(to)) => {
+            (Some(WrappedKey::One(from)), KekExpression::One(to)) if from.kek.scheme() == to.scheme() => {
                 row.policy.check_kek_region(&from.kek)?;
                 row.policy.check_kek_region(to)?;
+                pace.turn(1).await;
                 let wrapped = self.keyring.kms.rewrap(&row.tenant, from, to, &context).await?;
                 wrapped.map(|wrapped| WrappedKey::One(Wrapping { kek: to.clone(), wrapped }))
             }
@@ -236,7 +242,10 @@ impl Admin {
         let wrapped = if let Some(wrapped) = inside {
             wrapped
         } else {
+            let from = record.wrapped.as_ref().map_or(0, |wrapped| wrapped.expression().calls_to_unwrap());
+            pace.turn(from).await;
             let data_key = self.keyring.unwrap(row, &record).await?;
+            pace.turn(order.to.calls_to_wrap()).await;
             self.keyring.wrap(row, &order.to, &context, &data_key).await?
         };
         record.pending = Some(Pending { wrapped, epoch: order.epoch });
@@ -248,8 +257,8 @@ impl Admin {
         &self,
         row: &TenantRecord,
         order: &RewrapOrder,
-        key_id: KeyId,
-        when: Wrapped,
+        (key_id, when): (KeyId, Wrapped),
+        pace: &Pace,
     ) -> Result<(KeyRow, KeyRecord)> {
         let read = self.keyring.key_row(&row.tenant, &key_id).await?;
         let ours = read.filter(|record| order.is_pending(record)).and_then(|read| {
@@ -259,6 +268,7 @@ impl Admin {
         let Some((read, mut record, pending)) = ours else {
             return Err(Error::new(ErrorKind::Conflict, "another walk is at this record"));
         };
+        pace.turn(order.to.calls_to_wrap()).await;
         if let Err(e) = self.keyring.prove(row, &read, &pending.wrapped).await {
             // A wrapping that gives no key, or another one, never will give it.
             if matches!(e.kind(), ErrorKind::KeyMismatch | ErrorKind::Denied) {

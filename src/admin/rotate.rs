@@ -2,7 +2,7 @@
 
 use crate::admin::decide::Decided;
 use crate::admin::walk::{Pages, WalkOptions, Walked};
-use crate::admin::{Admin, TRIES, explain};
+use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::context::Field;
 use crate::key::change::Forget;
@@ -13,19 +13,21 @@ use crate::key::record::KeyRecord;
 use crate::key::revocation::Selector;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
+use crate::retry::Patience;
 
 impl Admin {
     /// Gives a scope a new data key now and returns its id. The old one opens what it sealed and seals no more: at once in
     /// this process, within the revocation bound in others.
     ///
     /// # Errors
-    /// As sealing under a new key; `Unavailable` if the store failed after the key was made: then it seals here, and in
-    /// others after the policy's cache time to live at the latest.
+    /// As sealing under a new key; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)); `Unavailable` if the store
+    /// failed after the key was made: then it seals here, and in others after the policy's cache time to live at the latest.
     pub async fn rotate(&self, tenant: &str, scope: &[Field<'_>]) -> Result<KeyId> {
         let run = async {
             let id = TenantId::new(tenant)?;
             let scope = Scope::new(scope)?;
-            for _ in 0..TRIES {
+            let mut patience = Patience::default();
+            while patience.tries_again().await {
                 match self.keyring.rotate(&id, &scope, &self.by).await {
                     Err(e) if e.kind() == ErrorKind::Conflict => {}
                     rotated => {
@@ -51,8 +53,9 @@ impl Admin {
     /// [`Self::rotate_after_compromise`]. No KMS call. Repeat it after a failure: what is done stays done.
     ///
     /// # Errors
-    /// `InvalidArgument` if the selector could cover nothing; `UnknownTenant` or `Unavailable`. If a record does not read, or
-    /// could not be changed, all others are done first: then an error of that kind names it and carries [`Walked`].
+    /// `InvalidArgument` if the selector could cover nothing; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
+    /// If a record does not read, or could not be changed, all others are done first: then an error of that kind names it and
+    /// carries [`Walked`].
     pub async fn rotate_all(&self, tenant: &str, selector: Selector, options: &WalkOptions) -> Result<Walked> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -81,8 +84,9 @@ impl Admin {
     /// keys the store listed among them.
     ///
     /// # Errors
-    /// `InvalidArgument` if the selector could cover nothing; `Limit` beyond 10 000 such rules that none includes;
-    /// `UnknownTenant` or `Unavailable`. The rule stands before any record is looked at; of records as [`Self::rotate_all`].
+    /// `InvalidArgument` if the selector could cover nothing; `Limit` beyond 10 000 such rules that none includes; as every
+    /// verb ([`Admin`](crate::Admin#errors-of-every-verb)). The rule stands before any record is looked at; of records as
+    /// [`Self::rotate_all`].
     pub async fn rotate_after_compromise(
         &self,
         tenant: &str,

@@ -1,6 +1,6 @@
 //! Incident mode: opening is suspended while sealing goes on, for a scope, a tenant or the whole fleet, until a stated time.
 
-use crate::admin::decide::{Decided, Patience};
+use crate::admin::decide::Decided;
 use crate::admin::{Admin, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::{Change, Forget};
@@ -11,6 +11,7 @@ use crate::key::revocation::Selector;
 use crate::key::row_digest::RowDigest;
 use crate::key::suspension::Suspension;
 use crate::keyring::rollback::Versioned as _;
+use crate::retry::Patience;
 use crate::row::frame::Kind;
 use crate::store::row::{Put, RowChange, RowKey, Write};
 use crate::watermark::Subject;
@@ -22,8 +23,8 @@ impl Admin {
     /// takes the place of the narrower ones, and ends no sooner than they would have.
     ///
     /// # Errors
-    /// `InvalidArgument` if the selector could cover nothing, or `until` is past; `Limit` beyond 1000 at a time;
-    /// `UnknownTenant` or `Unavailable`.
+    /// `InvalidArgument` if the selector could cover nothing, or `until` is past; `Limit` beyond 1000 at a time; as every
+    /// verb ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn suspend_opens(&self, tenant: &str, selector: Selector, until: i64) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -45,7 +46,7 @@ impl Admin {
     /// Lifts a suspension of opening before its end. What other suspensions cover stays suspended. Repeated, it finds it done.
     ///
     /// # Errors
-    /// `InvalidArgument` if there is no such suspension; `UnknownTenant` or `Unavailable`.
+    /// `InvalidArgument` if there is no such suspension; as every verb ([`Admin`](crate::Admin#errors-of-every-verb)).
     pub async fn resume_opens(&self, tenant: &str, selector: Selector) -> Result<()> {
         let run = async {
             let id = TenantId::new(tenant)?;
@@ -71,7 +72,8 @@ impl Admin {
     /// bound. Stands in the fleet's row: where that is missing or not authentic, nothing opens.
     ///
     /// # Errors
-    /// `InvalidArgument` if `until` is past, or the store is trusted (there is no room); `Unavailable`, `RolledBack`, `Tampered`.
+    /// `InvalidArgument` if `until` is past, or the store is trusted (there is no room); as every verb
+    /// ([`Admin`](crate::Admin#errors-of-every-verb)), for the fleet's row.
     pub async fn suspend_all_opens(&self, until: i64) -> Result<()> {
         let now = self.keyring.clock.unix_millis();
         let run = async {
@@ -97,7 +99,8 @@ impl Admin {
     /// Until when opening is suspended for every tenant, in Unix milliseconds, if it is.
     ///
     /// # Errors
-    /// `Unavailable`; `Tampered` or `RolledBack` if the fleet's row is missing or not authentic: then nothing opens.
+    /// `Unavailable`, `Throttled` or `StoreFault` as the store and the watermark say; `Tampered` or `RolledBack` if the
+    /// fleet's row is missing or not authentic: then nothing opens.
     pub async fn all_opens_suspended_until(&self) -> Result<Option<i64>> {
         let fleet = self.keyring.believed_fleet().await?.ok_or_else(no_fleet)?;
         Ok(fleet.row.record.opens_suspended_until.filter(|until| *until > self.keyring.clock.unix_millis()))

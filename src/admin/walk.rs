@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::record::KeyRecord;
 use crate::keyring::rows::KeyRow;
+use crate::retry::Patience;
 
 /// How a walk through a tenant's key records goes.
 ///
@@ -53,10 +54,13 @@ impl WalkOptions {
         self
     }
 
-    /// Most records begun a second, evenly, so that a walk leaves the KMS's quota to messages: a record costs up to three KMS
-    /// calls. Default: no limit. Whatever it is, a walk goes slower where the KMS asks for it.
-    pub fn per_second(mut self, records: u32) -> Self {
-        self.per_second = Some(records.max(1));
+    /// Most KMS calls a second, evenly, so that a walk leaves the KMS's quota to messages; and most records changed a second,
+    /// where no KMS is asked. A rewrap asks the KMS once for each record that it wraps within one KMS, else for as many KEKs as it
+    /// takes to unwrap ([`KekExpression`](crate::KekExpression)) and once for each new one, and then once for each new one to prove
+    /// it; an export as often as it takes to unwrap, and twice. [`Admin::reseal`] begins so many rows a second, whose keys are
+    /// loaded or made where they are not in hand. Default: no limit. Whatever it is, a walk goes slower where the KMS asks for it.
+    pub fn per_second(mut self, calls: u32) -> Self {
+        self.per_second = Some(calls.max(1));
         self
     }
 
@@ -83,8 +87,9 @@ impl WalkOptions {
         Self { progress: None, ..self.whole() }
     }
 
+    /// No more than a second's work at once.
     pub(crate) fn page_size(&self) -> u32 {
-        self.page
+        self.page.min(self.per_second.unwrap_or(u32::MAX))
     }
 
     pub(crate) fn pace(&self) -> Pace {
@@ -231,7 +236,7 @@ impl<'a> Pages<'a> {
             self.pace.wait(self.walked.done + self.walked.failed).await;
         }
         let keyring = &self.admin.keyring;
-        let listed = keyring.store.keys(self.tenant, self.walked.after.as_ref(), self.options.page).await;
+        let listed = keyring.store.keys(self.tenant, self.walked.after.as_ref(), self.options.page_size()).await;
         let listed = listed.map_err(|e| self.walked.stopped_by(e))?;
         self.current = listed.last().map(|(last, _)| (*last, listed.len() as u64));
         if listed.is_empty() {
@@ -265,7 +270,7 @@ struct Turns {
 
 /// Tries of a record that the KMS throttles; each waits longer.
 const THROTTLED: usize = 6;
-/// The least and the longest time between two records of a walk that was throttled.
+/// The least and the longest time between two KMS calls of a walk that was throttled.
 const SLOWED: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
 impl Pace {
@@ -282,18 +287,19 @@ impl Pace {
         }
     }
 
-    /// Waits for this record's turn.
-    pub(crate) async fn turn(&self) {
+    /// Waits for the turn of so many KMS calls that follow on each other. What comes after them waits for the time of all.
+    pub(crate) async fn turn(&self, calls: u32) {
         let at = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             let at = turns.next.max(Instant::now());
-            turns.next = at + turns.apart;
+            turns.next = at + turns.apart * calls;
             at
         };
         until(at).await;
     }
 
-    /// Does one record's work. Where the KMS throttles, the whole walk slows down, and the work is tried again.
+    /// Does one record's work, which waits for its turns. Where the KMS throttles, the whole walk slows down, and the work is tried
+    /// again.
     pub(crate) async fn unhurried<T, F: Future<Output = Result<T>>>(&self, work: impl Fn() -> F) -> Result<T> {
         for _ in 1..THROTTLED {
             match work().await {
@@ -303,7 +309,6 @@ impl Pace {
                     return done;
                 }
             }
-            self.turn().await;
         }
         work().await
     }
@@ -333,8 +338,8 @@ fn apart(per_second: Option<u32>) -> Duration {
     per_second.map_or(Duration::ZERO, |records| Duration::from_secs(1) / records)
 }
 
-/// Tries of a record that others change meanwhile.
-const TRIES: usize = 8;
+/// How long a page is tried whose records others change meanwhile.
+const CHANGING: Duration = Duration::from_secs(5);
 
 impl Admin {
     /// Changes the records of a page that are `due`, by compare-and-set; those that others changed meanwhile are read again, and
@@ -348,7 +353,8 @@ impl Admin {
     ) -> Result<Vec<KeyId>> {
         let mut done = Vec::new();
         let mut rows = page;
-        for _ in 0..TRIES {
+        let mut patience = Patience::within(CHANGING);
+        while patience.tries_again().await {
             let changed: Vec<(KeyRow, KeyRecord)> = rows
                 .into_iter()
                 .filter(|row| due(row))

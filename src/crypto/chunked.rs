@@ -182,7 +182,8 @@ impl OpenKey {
         let equal: bool = expected.ct_eq(commitment).into();
         // The right commitment of a forged file is nobody's business.
         expected.zeroize();
-        if equal { Ok(Self(cipher)) } else { Err(Error::unopenable_file()) }
+        let another = || Error::unopenable_file().because("its context is another one, or its head was altered");
+        if equal { Ok(Self(cipher)) } else { Err(another()) }
     }
 
     /// Verifies and decrypts the chunk numbered `chunk` from one place to another. When it refuses, `to` holds no

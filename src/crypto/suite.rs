@@ -2,18 +2,34 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// A cipher suite. It is a property of the data key: the key id commits to it, and the envelope's suite byte must equal
 /// the record's. There is no negotiation and no fallback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&str")]
 #[non_exhaustive]
 pub enum Suite {
     /// Messages: XAES-256-GCM; files: Cobblestone-256. For machines with AES instructions (nearly all servers).
     #[default]
-    #[serde(rename = "aes-256-gcm")]
     Aes256Gcm,
     /// Messages: XChaCha20-Poly1305; files: chunked encryption with `AEAD_CHACHA20_POLY1305`. For machines without.
-    #[serde(rename = "chacha20-poly1305")]
     ChaCha20Poly1305,
+}
+
+impl From<Suite> for &str {
+    fn from(suite: Suite) -> Self {
+        suite.name()
+    }
+}
+
+impl TryFrom<String> for Suite {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        let suite = Self::ALL.into_iter().find(|suite| suite.name() == name);
+        suite.ok_or_else(|| Error::invalid("a suite is aes-256-gcm or chacha20-poly1305"))
+    }
 }
 
 impl Suite {

@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::file::opener::OPEN;
+use crate::file::whose::Whose;
 use crate::format::stream::StreamOpener;
 
 /// Opens a file as it is read.
@@ -15,23 +17,22 @@ use crate::format::stream::StreamOpener;
 /// [`Unopenable`](crate::ErrorKind::Unopenable). Once refused, it returns nothing more.
 pub struct AsyncOpenReader<R> {
     opener: StreamOpener,
+    whose: Whose,
     chunks: R,
 }
 
 impl<R: AsyncRead + Unpin> AsyncOpenReader<R> {
-    pub(crate) fn new(opener: StreamOpener, chunks: R) -> Self {
-        Self { opener, chunks }
+    pub(crate) fn new(opener: StreamOpener, whose: Whose, chunks: R) -> Self {
+        Self { opener, whose, chunks }
     }
 
     /// Whether the end has been verified: then all that was read is the whole file.
     pub fn is_whole(&self) -> bool {
         self.opener.has_ended()
     }
-}
 
-impl<R: AsyncRead + Unpin> AsyncRead for AsyncOpenReader<R> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+    fn poll_open(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self;
         if into.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -50,5 +51,11 @@ impl<R: AsyncRead + Unpin> AsyncRead for AsyncOpenReader<R> {
                 len => this.opener.fill(len),
             }
         }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for AsyncOpenReader<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_open(cx, into).map_err(|e| self.whose.name_io(e, OPEN))
     }
 }

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 use crate::file::seal_writer::copy;
+use crate::file::sealer::SEAL;
+use crate::file::whose::Whose;
 use crate::format::stream::{SealedEnd, StreamSealer};
 
 /// Seals what is written to it, and writes the sealed file to `W` in pieces of about 64 KiB.
@@ -15,6 +17,7 @@ use crate::format::stream::{SealedEnd, StreamSealer};
 /// cut short, and will be refused as such.
 pub struct AsyncSealWriter<W> {
     state: State,
+    whose: Whose,
     writer: W,
 }
 
@@ -26,8 +29,8 @@ enum State {
 }
 
 impl<W: AsyncWrite + Unpin> AsyncSealWriter<W> {
-    pub(crate) fn new(sealer: StreamSealer, writer: W) -> Self {
-        Self { state: State::Sealing(Box::new(sealer)), writer }
+    pub(crate) fn new(sealer: StreamSealer, whose: Whose, writer: W) -> Self {
+        Self { state: State::Sealing(Box::new(sealer)), whose, writer }
     }
 
     /// The writer. Only after shutting down does it hold a whole file.
@@ -74,7 +77,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for AsyncSealWriter<W> {
             ready!(poll_put_out(sealer, &mut this.writer, cx))?;
         }
         let len = copy(plaintext, sealer.space());
-        sealer.fill(len)?;
+        sealer.fill(len).map_err(|e| this.whose.name(e, SEAL))?;
         Poll::Ready(Ok(len))
     }
 
@@ -93,7 +96,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for AsyncSealWriter<W> {
         if let State::Sealing(_) = this.state
             && let State::Sealing(sealer) = std::mem::replace(&mut this.state, State::Over)
         {
-            this.state = State::Ending(sealer.finish()?);
+            this.state = State::Ending(sealer.finish().map_err(|e| this.whose.name(e, SEAL))?);
         }
         if let State::Ending(end) = &mut this.state {
             while !end.output().is_empty() {

@@ -10,6 +10,9 @@ use crate::file::failure::{While, from_io};
 use crate::file::write_behind::WriteBehind;
 use crate::shared_file::{self, Folder, behind_links, folder_of};
 
+/// What only the very last step says.
+const NOT_DURABLE: &str = "the target was replaced by the whole file, but its directory could not be made durable";
+
 /// A file being written for its final place, in the same directory and so on the same file system, readable by its owner only.
 /// Dropping it removes it; committing puts it to its place.
 ///
@@ -101,7 +104,7 @@ impl AtomicFile {
         };
         fs::rename(&temporary.path, &self.target).doing("the target file could not be put to its place")?;
         temporary.armed = false;
-        folder.sync().doing("the target's directory could not be made durable")
+        folder.sync().doing(NOT_DURABLE)
     }
 }
 

@@ -26,4 +26,5 @@ pub(crate) mod seal_stream;
 pub(crate) mod seal_writer;
 pub(crate) mod sealer;
 pub(crate) mod seek_reader;
+pub(crate) mod whose;
 pub(crate) mod write_behind;

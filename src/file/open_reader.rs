@@ -2,7 +2,9 @@
 
 use std::io::{self, Read};
 
+use crate::file::opener::OPEN;
 use crate::file::seal_writer::copy;
+use crate::file::whose::Whose;
 use crate::format::stream::StreamOpener;
 
 /// Opens a file as it is read.
@@ -12,22 +14,21 @@ use crate::format::stream::StreamOpener;
 /// [`Unopenable`](crate::ErrorKind::Unopenable). Once refused, it returns nothing more.
 pub struct OpenReader<R> {
     opener: StreamOpener,
+    whose: Whose,
     chunks: R,
 }
 
 impl<R: Read> OpenReader<R> {
-    pub(crate) fn new(opener: StreamOpener, chunks: R) -> Self {
-        Self { opener, chunks }
+    pub(crate) fn new(opener: StreamOpener, whose: Whose, chunks: R) -> Self {
+        Self { opener, whose, chunks }
     }
 
     /// Whether the end has been verified: then all that was read is the whole file.
     pub fn is_whole(&self) -> bool {
         self.opener.has_ended()
     }
-}
 
-impl<R: Read> Read for OpenReader<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read_opened(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
         }
@@ -42,5 +43,11 @@ impl<R: Read> Read for OpenReader<R> {
                 len => self.opener.fill(len),
             }
         }
+    }
+}
+
+impl<R: Read> Read for OpenReader<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.read_opened(into).map_err(|e| self.whose.name_io(e, OPEN))
     }
 }

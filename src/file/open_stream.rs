@@ -9,7 +9,9 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 
 use crate::crypto::secret::Plaintext;
+use crate::file::opener::OPEN;
 use crate::file::seal_writer::copy;
+use crate::file::whose::Whose;
 use crate::format::stream::StreamOpener;
 
 /// The plaintext of a stream of sealed chunks, a piece for each chunk.
@@ -19,6 +21,7 @@ use crate::format::stream::StreamOpener;
 /// [`Unopenable`](crate::ErrorKind::Unopenable), and nothing after it.
 pub struct OpenStream<S> {
     opener: StreamOpener,
+    whose: Whose,
     chunks: S,
     /// Sealed bytes that found no space yet.
     piece: Bytes,
@@ -26,8 +29,8 @@ pub struct OpenStream<S> {
 }
 
 impl<S> OpenStream<S> {
-    pub(crate) fn new(opener: StreamOpener, chunks: S) -> Self {
-        Self { opener, chunks, piece: Bytes::new(), failed: false }
+    pub(crate) fn new(opener: StreamOpener, whose: Whose, chunks: S) -> Self {
+        Self { opener, whose, chunks, piece: Bytes::new(), failed: false }
     }
 
     /// Whether the end has been verified: then all that came is the whole file.
@@ -80,7 +83,7 @@ where
         if self.failed {
             return Poll::Ready(None);
         }
-        let next = ready!(self.poll_open(cx));
+        let next = ready!(self.poll_open(cx)).map_err(|e| self.whose.name_io(e, OPEN));
         self.failed = next.is_err();
         Poll::Ready(next.transpose())
     }

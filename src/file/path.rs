@@ -4,29 +4,45 @@ use std::fs::{File, Metadata};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::file::atomic_file::AtomicFile;
 use crate::file::failure::While;
-use crate::file::opener::FileOpener;
+use crate::file::opener::{FileOpener, OPEN};
 use crate::file::pipeline::{self, BLOCK_CHUNKS, Block};
 use crate::file::progress::{CancelOnDrop, FileOptions, Progress};
-use crate::file::sealer::FileSealer;
+use crate::file::sealer::{FileSealer, SEAL};
 use crate::format::chunk::{Decryptor, Encryptor, LastTurn, Turn};
 use crate::format::file::FileHead;
 use crate::format::layout::{CHUNK_LEN, SEALED_CHUNK_LEN};
 use crate::shared_file;
 
-const OPEN: &str = "the source file could not be opened";
+const NOT_OPENED: &str = "the source file could not be opened";
+/// For the operator's log.
+const NO_LENGTH: &str = "no sealed file has its length: it was cut short";
 
 /// # Errors
 /// `InvalidArgument` for a pipe, a folder or anything else than a regular file.
 fn open_source(path: &Path) -> Result<(File, Metadata)> {
-    let file = shared_file::options().read(true).open(path).doing(OPEN)?;
-    let metadata = file.metadata().doing(OPEN)?;
+    let file = shared_file::options().read(true).open(path).doing(NOT_OPENED)?;
+    let metadata = file.metadata().doing(NOT_OPENED)?;
     if metadata.is_file() {
         return Ok((file, metadata));
     }
     Err(Error::invalid("the source path names no regular file"))
+}
+
+/// What is sealed is the source as it stood when it was opened, or nothing: half an old file and half a new one would be
+/// authentic from then on.
+///
+/// # Errors
+/// `Io` if other than the `read` bytes stand there now, or it was written to since.
+fn check_unchanged(file: &File, opened: &Metadata, read: u64) -> Result<()> {
+    let now = file.metadata().doing("the source file could not be read")?;
+    let times = (opened.modified().ok(), now.modified().ok());
+    if read == opened.len() && now.len() == read && times.0 == times.1 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Io, "the source file was changed while it was being sealed; seal it again"))
 }
 
 /// A block to seal.
@@ -41,14 +57,14 @@ struct ToOpen {
     is_last: bool,
 }
 
-/// Seals `source` into `target`, apart from the head.
+/// Seals `source` into `target`, apart from the head, and returns how many bytes it had.
 pub(crate) fn seal_blocks(
     encryptor: Encryptor,
     mut source: impl Read + Send,
     mut target: impl Write + Send,
     options: &FileOptions,
     total: u64,
-) -> Result<()> {
+) -> Result<u64> {
     let mut encryptor = Some(encryptor);
     let mut done = 0;
     pipeline::run(
@@ -82,7 +98,8 @@ pub(crate) fn seal_blocks(
             tell(options, &mut done, block.plain_len(), total);
             Ok(())
         },
-    )
+    )?;
+    Ok(done)
 }
 
 /// Opens the chunks of `source`, of which `read` was read before them, into `target`. Only if it succeeds has all that was written been verified as a whole.
@@ -139,20 +156,21 @@ impl FileSealer {
     /// the calling thread. `options` report bytes of `source`, with a total of 0.
     ///
     /// # Errors
-    /// `Io` if reading or writing fails, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1. What was written by
-    /// then is cut short, and will be refused as such.
+    /// `Io` if reading or writing fails, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1 or after a day
+    /// ([`FILE_SEALING_LIMIT`](crate::FILE_SEALING_LIMIT)), `Unavailable` in a copy of the process. The target keeps what it was given
+    /// by then: a file that is cut short, and is refused as such.
     pub fn pipe_blocking(
         self,
         source: impl Read + Send,
         mut target: impl Write + Send,
         options: &FileOptions,
     ) -> Result<()> {
-        let (head, encryptor) = self.into_parts();
+        let (head, encryptor, whose) = self.into_parts();
         let written = target.write_all(head.as_bytes()).doing("the target could not be written");
         written
-            .and_then(|()| seal_blocks(encryptor, source, &mut target, options, 0))
+            .and_then(|()| seal_blocks(encryptor, source, &mut target, options, 0).map(|_| ()))
             .and_then(|()| target.flush().doing("the target could not be written"))
-            .map_err(|e| e.with_operation("seal file"))
+            .map_err(|e| whose.name(e, SEAL))
     }
 
     /// Seals the file `source` into `target`, replacing what is there. Blocks the calling thread; see
@@ -162,18 +180,22 @@ impl FileSealer {
     /// symbolic link stays one: the file behind it is replaced. It gets the permissions of the source. Works on all cores, with 1 MiB for each, whatever the size.
     ///
     /// # Errors
-    /// `Io` if reading or writing fails or there is no room, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1,
-    /// `InvalidArgument` if `source` is no regular file. Nothing is left behind.
+    /// `Io` if reading or writing fails, there is no room or the source is changed meanwhile, `Cancelled` by the options' flag, `Limit` beyond 4 PiB - 1 or after a day
+    /// ([`FILE_SEALING_LIMIT`](crate::FILE_SEALING_LIMIT)), `Unavailable` in a copy of the process, `InvalidArgument` if `source` is no
+    /// regular file. The target is as it was, and nothing is left beside it; only where the last step failed, which the error says,
+    /// is the whole file in its place, and may be gone after a crash of the machine.
     pub fn seal_path_blocking(self, source: &Path, target: &Path, options: &FileOptions) -> Result<()> {
-        self.seal_paths(source, target, options).map_err(|e| e.with_operation("seal file"))
+        let whose = self.whose().clone();
+        self.seal_paths(source, target, options).map_err(|e| whose.name(e, SEAL))
     }
 
     fn seal_paths(self, source: &Path, target: &Path, options: &FileOptions) -> Result<()> {
         let (file, metadata) = open_source(source)?;
         let mut sealed = AtomicFile::create(target, self.layout().sealed_len(metadata.len())?)?;
-        let (head, encryptor) = self.into_parts();
+        let (head, encryptor, _) = self.into_parts();
         sealed.writer().write_all(head.as_bytes()).doing("the target file could not be written")?;
-        seal_blocks(encryptor, &file, sealed.writer(), options, metadata.len())?;
+        let read = seal_blocks(encryptor, &file, sealed.writer(), options, metadata.len())?;
+        check_unchanged(&file, &metadata, read)?;
         options.cancel.check()?;
         sealed.commit(&metadata)
     }
@@ -197,17 +219,17 @@ impl FileOpener {
     ///
     /// # Errors
     /// `Unopenable` if it is not the file that the opener was made for, whole and unchanged; `Io` if reading or writing
-    /// fails, `Cancelled` by the options' flag.
+    /// fails, `Cancelled` by the options' flag. The target keeps what it was given by then: verified chunks, perhaps not all.
     pub fn pipe_blocking(
         self,
         chunks: impl Read + Send,
         mut target: impl Write + Send,
         options: &FileOptions,
     ) -> Result<()> {
-        let (_, decryptor) = self.into_parts();
+        let (_, decryptor, whose) = self.into_parts();
         open_blocks(&decryptor, chunks, &mut target, options, Progress { done: 0, total: 0 })
             .and_then(|()| target.flush().doing("the target could not be written"))
-            .map_err(|e| e.with_operation("open file"))
+            .map_err(|e| whose.name(e, OPEN))
     }
 
     /// Opens the sealed file `source` into `target`, replacing what is there. Blocks the calling thread; see
@@ -221,20 +243,23 @@ impl FileOpener {
     /// # Errors
     /// `Unopenable` if it is not the file that the opener was made for, whole and unchanged; `Io` if reading or writing
     /// fails or there is no room, `Cancelled` by the options' flag, `InvalidArgument` if `source` is no regular file.
-    /// Nothing is left behind.
+    /// The target is as it was, and nothing is left beside it; only where the last step failed, which the error says, is the whole
+    /// file in its place, and may be gone after a crash of the machine.
     pub fn open_path_blocking(self, source: &Path, target: &Path, options: &FileOptions) -> Result<()> {
-        self.open_paths(source, target, options).map_err(|e| e.with_operation("open file"))
+        let whose = self.whose().clone();
+        self.open_paths(source, target, options).map_err(|e| whose.name(e, OPEN))
     }
 
     fn open_paths(self, source: &Path, target: &Path, options: &FileOptions) -> Result<()> {
         let (mut file, metadata) = open_source(source)?;
         if FileHead::read_from(&mut file)? != *self.head() {
-            return Err(Error::unopenable_file());
+            return Err(Error::unopenable_file().because("it starts with another head than the opener was made for"));
         }
         // A length that no sealed file has is refused before anything is written.
-        let plain_len = self.layout().plain_len(metadata.len()).map_err(|_| Error::unopenable_file())?;
+        let plain_len =
+            self.layout().plain_len(metadata.len()).map_err(|_| Error::unopenable_file().because(NO_LENGTH))?;
         let mut opened = AtomicFile::create(target, plain_len)?;
-        let (head, decryptor) = self.into_parts();
+        let (head, decryptor, _) = self.into_parts();
         let read = Progress { done: head.as_bytes().len() as u64, total: metadata.len() };
         open_blocks(&decryptor, &file, opened.writer(), options, read)?;
         options.cancel.check()?;
@@ -276,7 +301,10 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(crate::error::Error::new(crate::error::ErrorKind::Cancelled, "the runtime is shutting down")),
+            Err(_) => Err(crate::error::Error::new(
+                crate::error::ErrorKind::Cancelled,
+                "the runtime is shutting down; the file was not begun",
+            )),
         },
     }
 }

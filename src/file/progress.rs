@@ -26,8 +26,8 @@ impl CancelFlag {
         Self::default()
     }
 
-    /// Asks the work to stop. It does within a few blocks of 1 MiB, removes what it wrote, and fails with kind
-    /// `Cancelled`.
+    /// Asks the work to stop. It does within a few blocks of 1 MiB and fails with kind `Cancelled`. A target that is a path is left
+    /// as it was; a writer keeps what it was given, which is cut short.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -41,7 +41,7 @@ impl CancelFlag {
     /// `Cancelled` if asked to stop.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, "cancelled by the caller; nothing was left behind"));
+            return Err(Error::new(ErrorKind::Cancelled, "cancelled by the caller"));
         }
         Ok(())
     }

@@ -10,8 +10,12 @@ use futures_util::stream::{self, Stream, StreamExt};
 
 use crate::crypto::secret::Plaintext;
 use crate::error::{Error, ErrorKind, Result};
+use crate::file::whose::Whose;
 use crate::format::chunk::Decryptor;
 use crate::format::layout::{CHUNK_LEN, FileLayout, SEALED_CHUNK_LEN};
+
+/// What errors of reading ranges say was being done.
+pub(crate) const READ_RANGE: &str = "read range";
 
 /// Something that byte ranges of one sealed file can be fetched from.
 ///
@@ -64,6 +68,7 @@ const STREAMED_CHUNKS: u64 = 64;
 pub struct RangeReader<S> {
     source: S,
     decryptor: Decryptor,
+    whose: Whose,
     layout: FileLayout,
     sealed_len: u64,
     plain_len: u64,
@@ -71,9 +76,15 @@ pub struct RangeReader<S> {
 }
 
 impl<S: RangeSource> RangeReader<S> {
-    pub(crate) fn new(layout: FileLayout, decryptor: Decryptor, source: S, sealed_len: u64) -> Result<Self> {
+    pub(crate) fn new(
+        layout: FileLayout,
+        decryptor: Decryptor,
+        whose: Whose,
+        source: S,
+        sealed_len: u64,
+    ) -> Result<Self> {
         let plain_len = layout.plain_len(sealed_len)?;
-        Ok(Self { source, decryptor, layout, sealed_len, plain_len, len_verified: AtomicBool::new(false) })
+        Ok(Self { source, decryptor, whose, layout, sealed_len, plain_len, len_verified: AtomicBool::new(false) })
     }
 
     /// The length of the plaintext as the store claims it: not verified, and no request made.
@@ -86,6 +97,10 @@ impl<S: RangeSource> RangeReader<S> {
     /// # Errors
     /// `Unopenable` if the file was cut short or its last chunk does not open; whatever the source fails with.
     pub async fn verified_len(&self) -> Result<u64> {
+        self.verify_len().await.map_err(|e| self.whose.name(e, READ_RANGE))
+    }
+
+    async fn verify_len(&self) -> Result<u64> {
         if !self.len_verified.load(Ordering::Relaxed) {
             let (number, range) = self.layout.last_chunk(self.sealed_len)?;
             let mut chunk = Plaintext::new(self.fetch(range).await?);
@@ -103,7 +118,8 @@ impl<S: RangeSource> RangeReader<S> {
     /// it answers less; `Unopenable` if a chunk does not open or the file was
     /// cut short; whatever the source fails with.
     pub async fn read_range(&self, offset: u64, len: u64) -> Result<Plaintext> {
-        self.read_checked(self.check(offset, len).await?).await.map_err(|e| e.with_operation("read range"))
+        let run = async { self.read_checked(self.check(offset, len).await?).await };
+        run.await.map_err(|e| self.whose.name(e, READ_RANGE))
     }
 
     /// The same as a stream of pieces of at most 1 MiB, fetched one by one as they are asked for, each wiped once
@@ -132,7 +148,7 @@ impl<S: RangeSource> RangeReader<S> {
                 Err(e) => Some((Err(e), Next::Over)),
             }
         })
-        .map(|piece| piece.map_err(|e| e.with_operation("read range")))
+        .map(|piece| piece.map_err(|e| self.whose.name(e, READ_RANGE)))
     }
 
     /// The range, if it is within the file.
@@ -141,8 +157,8 @@ impl<S: RangeSource> RangeReader<S> {
             Some(end) if end <= self.plain_len => Ok(offset..end),
             _ => {
                 // Whether this is behind the end or the file was cut short is told only of a verified length.
-                self.verified_len().await?;
-                Err(Error::invalid("the range is not within the file").with_operation("read range"))
+                self.verify_len().await?;
+                Err(Error::invalid("the range is not within the file"))
             }
         }
     }

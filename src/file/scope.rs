@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::opener::FileOpener;
+use crate::file::opener::{FileOpener, OPEN};
 use crate::file::progress::FileOptions;
-use crate::file::sealer::FileSealer;
+use crate::file::sealer::{FileSealer, SEAL};
+use crate::file::whose::Whose;
 use crate::format::context::Field;
 use crate::format::file::FileHead;
 use crate::key::id::KeyId;
@@ -39,9 +40,10 @@ impl ScopeHandle {
     /// again to open. With the key cached: no I/O.
     ///
     /// # Errors
-    /// `Region` if the tenant's home region is not served here; `Denied`, `Unavailable`, `Throttled`, `Revoked`,
-    /// `KeyMismatch` or `UnknownTenant` if the key cannot be had; `Limit` or `InvalidArgument` for a context beyond its
-    /// limits, one that lacks a field that the policy binds files to ([`TenantPolicy::bind_files`]), or names one twice.
+    /// `Region` if the tenant's home region is not served here; as every load of a key
+    /// ([`ScopeHandle`](crate::ScopeHandle#errors-of-loading-a-key)) if it is not in hand; `Limit` or `InvalidArgument` for a
+    /// context beyond its limits, one that lacks a field that the policy binds files to ([`TenantPolicy::bind_files`]), or
+    /// names one twice.
     ///
     /// [`TenantPolicy::bind_files`]: crate::TenantPolicy::bind_files
     pub async fn file_sealer(&self, context: &[Field<'_>]) -> Result<FileSealer> {
@@ -53,8 +55,8 @@ impl ScopeHandle {
             InHand::Done(sealer) => sealer,
             InHand::Missing => self.file_sealer_loading(context).await,
         };
-        let limited = sealer.map(|sealer| sealer.limited(Arc::clone(&self.keyring.clock)));
-        limited.map_err(|e| self.explain(e, "seal file"))
+        let limited = sealer.map(|sealer| sealer.limited(Arc::clone(&self.keyring.clock)).of(self.tenant()));
+        limited.map_err(|e| self.explain(e, SEAL))
     }
 
     async fn file_sealer_loading(&self, context: &[Field<'_>]) -> Result<FileSealer> {
@@ -70,10 +72,10 @@ impl ScopeHandle {
     ///
     /// # Errors
     /// `Region` if the file's region is not served here (before any KMS or store call); `InvalidArgument` or `Limit` for a
-    /// context with which nothing is sealed under its key; `Unopenable` if it does not open here, whatever the reason;
-    /// `Revoked`, `Erased`, `Denied`, `Unavailable`, `Throttled`, `KeyMismatch` or `UnknownTenant` if the key cannot be had.
+    /// context with which nothing is sealed under its key; `Unopenable` if it does not open here, whatever the reason; as
+    /// every load of a key ([`ScopeHandle`](crate::ScopeHandle#errors-of-loading-a-key)) if it is not in hand.
     pub async fn file_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
-        self.make_opener(context, head).await.map_err(|e| self.explain(e, "open file"))
+        self.make_opener(context, head).await.map_err(|e| Whose::of(self.tenant(), head).name(e, OPEN))
     }
 
     async fn make_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
@@ -84,14 +86,13 @@ impl ScopeHandle {
             if self.is_of_scope(key) {
                 return key.key.file_key().opener(head, context);
             }
-            tracing::debug!(tenant = %self.tenant(), %key_id, "a file does not open: another scope");
-            Err(Error::unopenable_file())
+            Err(Error::unopenable_file().because("its scope is another one"))
         };
         let decryptor = match self.with_key_id_in_hand(&key_id, open) {
             InHand::Done(made) => made?,
             InHand::Missing => open(&self.load_opening(&key_id).await?)?,
         };
-        Ok(FileOpener::new(head.clone(), decryptor))
+        Ok(FileOpener::new(head.clone(), decryptor).of(self.tenant()))
     }
 
     /// Seals the file `source` into `target`, replacing what is there, whole or not at all; see
@@ -107,7 +108,7 @@ impl ScopeHandle {
         options: FileOptions,
     ) -> Result<()> {
         let sealer = self.file_sealer(context).await?;
-        sealer.seal_path(source.as_ref(), target.as_ref(), options).await.map_err(|e| self.explain(e, "seal file"))
+        sealer.seal_path(source.as_ref(), target.as_ref(), options).await.map_err(|e| self.explain(e, SEAL))
     }
 
     /// Opens the sealed file `source` into `target`, replacing what is there, whole or not at all; see
@@ -123,8 +124,8 @@ impl ScopeHandle {
         options: FileOptions,
     ) -> Result<()> {
         let (source, target) = (source.as_ref(), target.as_ref());
-        let head = FileHead::read_path(source).await.map_err(|e| self.explain(e, "open file"))?;
+        let head = FileHead::read_path(source).await.map_err(|e| self.explain(e, OPEN))?;
         let opener = self.file_opener(context, &head).await?;
-        opener.open_path(source, target, options).await.map_err(|e| self.explain(e, "open file"))
+        opener.open_path(source, target, options).await.map_err(|e| self.explain(e, OPEN))
     }
 }

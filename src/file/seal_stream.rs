@@ -9,6 +9,8 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 
 use crate::file::seal_writer::copy;
+use crate::file::sealer::SEAL;
+use crate::file::whose::Whose;
 use crate::format::stream::StreamSealer;
 
 /// The sealed file of a stream of plaintext, in pieces of about 64 KiB. It is whole when the stream has ended without an
@@ -16,6 +18,7 @@ use crate::format::stream::StreamSealer;
 /// such.
 pub struct SealStream<S> {
     state: State,
+    whose: Whose,
     plaintext: S,
     /// Plaintext that found no space yet.
     piece: Bytes,
@@ -28,8 +31,8 @@ enum State {
 }
 
 impl<S> SealStream<S> {
-    pub(crate) fn new(sealer: StreamSealer, plaintext: S) -> Self {
-        Self { state: State::Sealing(Box::new(sealer)), plaintext, piece: Bytes::new() }
+    pub(crate) fn new(sealer: StreamSealer, whose: Whose, plaintext: S) -> Self {
+        Self { state: State::Sealing(Box::new(sealer)), whose, plaintext, piece: Bytes::new() }
     }
 }
 
@@ -58,7 +61,7 @@ where
             }
             let len = copy(&self.piece, sealer.space());
             self.piece.advance(len);
-            sealer.fill(len)?;
+            sealer.fill(len).map_err(|e| self.whose.name(e, SEAL))?;
         }
     }
 }
@@ -83,7 +86,7 @@ where
             State::Sealing(sealer) => {
                 let end = match sealer.finish() {
                     Ok(end) => end,
-                    Err(e) => return Poll::Ready(Some(Err(e.into()))),
+                    Err(e) => return Poll::Ready(Some(Err(self.whose.name(e, SEAL).into()))),
                 };
                 Poll::Ready(Some(Ok(Bytes::copy_from_slice(end.output()))))
             }

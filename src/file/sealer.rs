@@ -13,10 +13,15 @@ use crate::error::{Error, Result};
 use crate::file::async_writer::AsyncSealWriter;
 use crate::file::seal_stream::SealStream;
 use crate::file::seal_writer::SealWriter;
+use crate::file::whose::Whose;
 use crate::format::chunk::{Encryptor, End};
 use crate::format::file::FileHead;
 use crate::format::layout::{CHUNK_LEN, FileLayout, SEALED_CHUNK_LEN};
 use crate::format::stream::StreamSealer;
+use crate::key::id::TenantId;
+
+/// What errors of sealing say was being done.
+pub(crate) const SEAL: &str = "seal file";
 
 /// How long a [`FileSealer`] seals after it was made. So a key that is out of use has no writer when that is over, on any node,
 /// and can be retired ([`Admin::cutoff`](crate::Admin::cutoff)).
@@ -39,14 +44,31 @@ pub const FILE_SEALING_LIMIT: Duration = Duration::from_secs(24 * 3600);
 ///
 /// A sealed file is longer than its plaintext by 99 bytes, the region's name, and 16 bytes for each chunk: of those of 16 KiB, and of
 /// the last one, which is shorter and may be empty.
+///
+/// ```
+/// # use strongroom::FileLayout;
+/// for region in ["eu", "eu-central-1"] {
+///     for plain in [0, 1, 16_383, 16_384, 16_385, 2 * 16_384, 1 << 40] {
+///         let chunks = plain / 16_384 + 1; // the full ones, and the last
+///         assert_eq!(FileLayout::of_region(region)?.sealed_len(plain)?, plain + 99 + region.len() as u64 + 16 * chunks);
+///     }
+/// }
+/// # Ok::<(), strongroom::Error>(())
+/// ```
 pub struct FileSealer {
     head: FileHead,
     encryptor: Encryptor,
+    whose: Whose,
 }
 
 impl FileSealer {
     pub(crate) fn new((head, encryptor): (FileHead, Encryptor)) -> Self {
-        Self { head, encryptor }
+        Self { head, encryptor, whose: Whose::default() }
+    }
+
+    /// The same, whose errors name the tenant.
+    pub(crate) fn of(self, tenant: &TenantId) -> Self {
+        Self { whose: Whose::of(tenant, &self.head), ..self }
     }
 
     /// The same, for as long as a file may take from now on.
@@ -55,8 +77,12 @@ impl FileSealer {
         Self { encryptor: self.encryptor.ending(End { clock, at }), ..self }
     }
 
-    pub(crate) fn into_parts(self) -> (FileHead, Encryptor) {
-        (self.head, self.encryptor)
+    pub(crate) fn into_parts(self) -> (FileHead, Encryptor, Whose) {
+        (self.head, self.encryptor, self.whose)
+    }
+
+    pub(crate) fn whose(&self) -> &Whose {
+        &self.whose
     }
 
     /// The head that the file will have.
@@ -74,11 +100,16 @@ impl FileSealer {
     /// # Errors
     /// `Limit` if the sealed file does not fit into memory; `Unavailable` in a copy of the process.
     pub fn seal_bytes(self, plaintext: &[u8]) -> Result<Vec<u8>> {
-        let sealed_len = self.layout().sealed_len(plaintext.len() as u64)?;
-        let sealed_len = usize::try_from(sealed_len).map_err(|_| Error::limit("the file does not fit into memory"))?;
-        let mut out = vec![0; sealed_len];
-        self.seal_to(plaintext, &mut out)?;
-        Ok(out)
+        let whose = self.whose.clone();
+        let run = || {
+            let sealed_len = self.layout().sealed_len(plaintext.len() as u64)?;
+            let sealed_len =
+                usize::try_from(sealed_len).map_err(|_| Error::limit("the file does not fit into memory"))?;
+            let mut out = vec![0; sealed_len];
+            self.seal_to(plaintext, &mut out)?;
+            Ok(out)
+        };
+        run().map_err(|e| whose.name(e, SEAL))
     }
 
     /// [`Self::seal_bytes`] into a buffer of the caller's, which has exactly the length of the sealed file
@@ -87,10 +118,14 @@ impl FileSealer {
     /// # Errors
     /// `InvalidArgument` if it has not; `Unavailable` in a copy of the process.
     pub fn seal_bytes_into(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
-        if self.layout().sealed_len(plaintext.len() as u64)? != out.len() as u64 {
-            return Err(Error::invalid("the buffer has another length than the sealed file"));
-        }
-        self.seal_to(plaintext, out)
+        let whose = self.whose.clone();
+        let run = || {
+            if self.layout().sealed_len(plaintext.len() as u64)? != out.len() as u64 {
+                return Err(Error::invalid("the buffer has another length than the sealed file"));
+            }
+            self.seal_to(plaintext, out)
+        };
+        run().map_err(|e| whose.name(e, SEAL))
     }
 
     fn seal_to(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
@@ -108,12 +143,14 @@ impl FileSealer {
 
     /// Seals what is written to the returned writer, and writes the sealed file to `writer`.
     pub fn writer<W: Write>(self, writer: W) -> SealWriter<W> {
-        SealWriter::new(self.into_stream(), writer)
+        let (sealer, whose) = self.into_stream();
+        SealWriter::new(sealer, whose, writer)
     }
 
     /// Seals what is written to the returned writer, and writes the sealed file to `writer`.
     pub fn async_writer<W: AsyncWrite + Unpin>(self, writer: W) -> AsyncSealWriter<W> {
-        AsyncSealWriter::new(self.into_stream(), writer)
+        let (sealer, whose) = self.into_stream();
+        AsyncSealWriter::new(sealer, whose, writer)
     }
 
     /// The sealed file of a stream of plaintext, as a stream: for HTTP bodies and object stores.
@@ -121,10 +158,11 @@ impl FileSealer {
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
     {
-        SealStream::new(self.into_stream(), plaintext)
+        let (sealer, whose) = self.into_stream();
+        SealStream::new(sealer, whose, plaintext)
     }
 
-    fn into_stream(self) -> StreamSealer {
-        StreamSealer::new(self.encryptor, self.head.as_bytes())
+    fn into_stream(self) -> (StreamSealer, Whose) {
+        (StreamSealer::new(self.encryptor, self.head.as_bytes()), self.whose)
     }
 }

@@ -5,7 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use crate::crypto::wiped::Wiped;
 use crate::error::{Error, Result};
 use crate::file::failure::While;
+use crate::file::opener::OPEN;
 use crate::file::seal_writer::copy;
+use crate::file::whose::Whose;
 use crate::format::chunk::Decryptor;
 use crate::format::layout::{CHUNK_LEN, FileLayout, SEALED_CHUNK_LEN};
 
@@ -18,6 +20,7 @@ use crate::format::layout::{CHUNK_LEN, FileLayout, SEALED_CHUNK_LEN};
 pub struct SeekReader<R> {
     file: R,
     decryptor: Decryptor,
+    whose: Whose,
     layout: FileLayout,
     sealed_len: u64,
     /// What the length of the sealed file claims.
@@ -30,11 +33,12 @@ pub struct SeekReader<R> {
 }
 
 impl<R: Read + Seek> SeekReader<R> {
-    pub(crate) fn new(layout: FileLayout, decryptor: Decryptor, mut file: R) -> Result<Self> {
+    pub(crate) fn new(layout: FileLayout, decryptor: Decryptor, whose: Whose, mut file: R) -> Result<Self> {
         let sealed_len = file.seek(SeekFrom::End(0)).doing("the length of the file could not be read")?;
         Ok(Self {
             file,
             decryptor,
+            whose,
             layout,
             sealed_len,
             plain_len: layout.plain_len(sealed_len)?,
@@ -50,6 +54,10 @@ impl<R: Read + Seek> SeekReader<R> {
     /// # Errors
     /// `Unopenable` if the file was cut short or its last chunk does not open, `Io` if reading fails.
     pub fn verified_len(&mut self) -> Result<u64> {
+        self.verify_len().map_err(|e| self.whose.name(e, OPEN))
+    }
+
+    fn verify_len(&mut self) -> Result<u64> {
         if !self.len_verified {
             self.open_chunk(self.plain_len / CHUNK_LEN as u64)?;
         }
@@ -71,7 +79,9 @@ impl<R: Read + Seek> SeekReader<R> {
         self.file.seek(SeekFrom::Start(start)).doing("seeking in the file failed")?;
         match self.file.read_exact(sealed) {
             // It has become shorter under our hands.
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(Error::unopenable_file()),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Error::unopenable_file().because("it became shorter while it was read"));
+            }
             read => read.doing("the file could not be read")?,
         }
         let len = if number == last {
@@ -95,7 +105,8 @@ impl<R: Read + Seek> Read for SeekReader<R> {
             self.verified_len()?;
             return Ok(0);
         }
-        let len = self.open_chunk(self.position / CHUNK_LEN as u64)?;
+        let opened = self.open_chunk(self.position / CHUNK_LEN as u64);
+        let len = opened.map_err(|e| self.whose.name(e, OPEN))?;
         let at = usize::try_from(self.position % CHUNK_LEN as u64).unwrap_or(len);
         let copied = copy(self.chunk.get(at..len).unwrap_or_default(), into);
         self.position += copied as u64;
@@ -120,7 +131,7 @@ impl<R: Read + Seek> Seek for SeekReader<R> {
             _ => {
                 // Whether this is behind the end or the file was cut short is told only of a verified length.
                 self.verified_len()?;
-                Err(Error::invalid("the position is not within the file").into())
+                Err(self.whose.name(Error::invalid("the position is not within the file"), OPEN).into())
             }
         }
     }

@@ -104,6 +104,14 @@ fn too_long() -> Error {
     Error::limit("a file has at most 2^38 chunks of 16 KiB")
 }
 
+fn altered() -> Error {
+    Error::unopenable_file().because("a chunk was altered or moved, or the file was cut short")
+}
+
+fn cut() -> Error {
+    Error::unopenable_file().because("no sealed file ends like this: it was cut short")
+}
+
 /// A length that the floors above never pass.
 fn wrong_length() -> Error {
     Error::invalid("a block consists of whole chunks, and a last chunk is short")
@@ -184,7 +192,7 @@ impl Decryptor {
         // The last number belongs to a short chunk.
         let chunks = (block.len() / SEALED_CHUNK_LEN) as u64;
         if first.checked_add(chunks).is_none_or(|end| end >= MAX_CHUNKS) {
-            return Err(Error::unopenable_file());
+            return Err(altered());
         }
         (first..)
             .zip(block.chunks_exact_mut(SEALED_CHUNK_LEN))
@@ -198,7 +206,7 @@ impl Decryptor {
     /// `Unopenable` if it does not open, is full, or is shorter than a tag.
     pub(crate) fn open_last(&self, number: u64, chunk: &mut [u8]) -> Result<usize> {
         if number >= MAX_CHUNKS || chunk.len() >= SEALED_CHUNK_LEN {
-            return Err(Error::unopenable_file());
+            return Err(cut());
         }
         self.open_chunk(number, chunk)?;
         Ok(chunk.len() - TAG_LEN)
@@ -210,21 +218,21 @@ impl Decryptor {
     /// `Unopenable` if any chunk does not open, or the lengths are no sealed file's.
     pub(crate) fn open_all(&self, chunks: &[u8], text: &mut [u8]) -> Result<()> {
         let full = chunks.len() / SEALED_CHUNK_LEN;
-        let (sealed, last) = chunks.split_at_checked(full * SEALED_CHUNK_LEN).ok_or_else(Error::unopenable_file)?;
-        let (texts, last_text) = text.split_at_mut_checked(full * CHUNK_LEN).ok_or_else(Error::unopenable_file)?;
+        let (sealed, last) = chunks.split_at_checked(full * SEALED_CHUNK_LEN).ok_or_else(cut)?;
+        let (texts, last_text) = text.split_at_mut_checked(full * CHUNK_LEN).ok_or_else(cut)?;
         let pairs = sealed.chunks_exact(SEALED_CHUNK_LEN).zip(texts.chunks_exact_mut(CHUNK_LEN));
         (0..).zip(pairs).try_for_each(|(number, (chunk, text))| self.open_chunk_from(number, chunk, text))?;
         self.open_chunk_from(full as u64, last, last_text)
     }
 
     fn open_chunk_from(&self, number: u64, chunk: &[u8], text: &mut [u8]) -> Result<()> {
-        let (sealed, tag) = chunk.split_last_chunk::<TAG_LEN>().ok_or_else(Error::unopenable_file)?;
-        self.0.open_from(number, sealed, text, tag).map_err(|Refused| Error::unopenable_file())
+        let (sealed, tag) = chunk.split_last_chunk::<TAG_LEN>().ok_or_else(cut)?;
+        self.0.open_from(number, sealed, text, tag).map_err(|Refused| altered())
     }
 
     fn open_chunk(&self, number: u64, chunk: &mut [u8]) -> Result<()> {
-        let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(Error::unopenable_file)?;
-        self.0.open(number, text, tag).map_err(|Refused| Error::unopenable_file())
+        let (text, tag) = chunk.split_last_chunk_mut::<TAG_LEN>().ok_or_else(cut)?;
+        self.0.open(number, text, tag).map_err(|Refused| altered())
     }
 }
 

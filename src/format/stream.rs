@@ -218,7 +218,9 @@ impl StreamOpener {
                 self.state = State::Ended;
                 Ok(())
             }
-            Ok(_) => Err(self.refuse(Error::unopenable_file())),
+            Ok(_) => {
+                Err(self.refuse(Error::unopenable_file().because("it was ended before all that was opened was taken")))
+            }
             Err(refused) => Err(self.refuse(refused)),
         }
     }

@@ -4,19 +4,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::format::context::{Field, MAX_NAME};
+use crate::key::json::objects;
 
 /// Most fields that a policy binds messages, or files, to.
 pub const MAX_BOUND_FIELDS: usize = 8;
 
-/// What the contexts of messages and files must carry. A tenant's policy states it; a data key keeps, for all that is sealed
-/// under it, what the policy stated when it was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ContextRules {
-    /// Of messages.
-    pub messages: RequiredFields,
-    /// Of files. Nothing is taken over from messages.
-    pub files: RequiredFields,
+objects! {
+    /// What the contexts of messages and files must carry. A tenant's policy states it; a data key keeps, for all that is sealed
+    /// under it, what the policy stated when it was made.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    pub struct ContextRules {
+        /// Of messages.
+        pub messages: RequiredFields,
+        /// Of files. Nothing is taken over from messages.
+        pub files: RequiredFields,
+    }
 }
 
 /// Which fields a context must have besides the scope's. A field whose value is empty does not count.

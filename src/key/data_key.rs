@@ -227,8 +227,13 @@ impl LoadedKey {
         let (hand, previous) = hand.map(|hand| (&mut hand.cipher, &mut hand.previous)).unzip();
         let mut stack = Canonical::new();
         let aad = self.associated_data(context, previous, &mut stack)?;
-        self.cipher.open(hand, nonce, aad, in_out, tag).map_err(|_| Error::unopenable())
+        self.cipher.open(hand, nonce, aad, in_out, tag).map_err(|_| altered())
     }
+}
+
+#[cold]
+fn altered() -> Error {
+    Error::unopenable().because("its bytes were altered, or its context is another one")
 }
 
 /// Proves that `data_key` is the key that `record` names: key ids commit (FORMAT.md, "Keys derived from a data key").

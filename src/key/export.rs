@@ -1,27 +1,29 @@
 //! Exports: that data keys left under a KEK, which no later revocation or erasure reaches.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::key::json::objects;
 use crate::key::kek::KekUri;
 
 /// Most KEKs that a tenant's keys were exported to.
 pub(crate) const MAX_EXPORTS: usize = 100;
 
-/// Data keys that were exported to one KEK.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Export {
-    /// The KEK that unwraps the copies.
-    pub kek: KekUri,
-    /// Whether the tenant's policy did not name it: the caller did.
-    pub foreign: bool,
-    /// When the first export to it began, in Unix milliseconds.
-    pub first_at: i64,
-    /// When the last one began.
-    pub last_at: i64,
-    /// Keys with an epoch of making up to this one may be among the copies.
-    pub upto_epoch: u64,
+objects! {
+    /// Data keys that were exported to one KEK.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct Export {
+        /// The KEK that unwraps the copies.
+        pub kek: KekUri,
+        /// Whether the tenant's policy did not name it: the caller did.
+        pub foreign: bool,
+        /// When the first export to it began, in Unix milliseconds.
+        pub first_at: i64,
+        /// When the last one began.
+        pub last_at: i64,
+        /// Keys with an epoch of making up to this one may be among the copies.
+        pub upto_epoch: u64,
+    }
 }
 
 /// Notes an export of all keys made up to `epoch`.

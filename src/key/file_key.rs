@@ -64,7 +64,7 @@ impl FileKey<'_> {
     pub(crate) fn opener(&self, head: &FileHead, context: &[Field<'_>]) -> Result<Decryptor> {
         // Suite, region and key id must be this key's: there is one candidate key and one suite, and no fallback.
         if head.header_bytes() != self.binding.header() {
-            return Err(Error::unopenable_file());
+            return Err(Error::unopenable_file().because("its suite or region is another than its key's"));
         }
         let context = self.bound_to(context)?;
         let prefix = head.prefix()?;

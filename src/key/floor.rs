@@ -1,28 +1,44 @@
 //! Floors: rules in a tenant's row that hold for all keys made before an epoch. They outlast the records that they are about,
 //! so that a record put back from before does not get around them.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::key::id::KeyId;
+use crate::key::json::objects;
+use crate::key::period::PeriodLabel;
 use crate::key::record::KeyRecord;
 use crate::key::revocation::Selector;
+use crate::key::scope::Scope;
 
 /// Most floors of one kind in a tenant's row, after those that others include are merged.
 pub(crate) const MAX_FLOORS: usize = 10_000;
 
-/// The keys that `selector` covers and that were made before `before`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Floor {
-    /// Which keys.
-    pub selector: Selector,
-    /// Made under an epoch of the tenant below this one.
-    pub before: u64,
+objects! {
+    /// The keys that `selector` covers and that were made before `before`.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct Floor {
+        /// Which keys.
+        pub selector: Selector,
+        /// Made under an epoch of the tenant below this one.
+        pub before: u64,
+    }
 }
 
 impl Floor {
     pub(crate) fn covers(&self, record: &KeyRecord) -> bool {
         record.made_epoch < self.before && self.selector.covers_record(record)
+    }
+
+    /// As [`Self::covers`], of a key whose record is not at hand.
+    pub(crate) fn covers_key(
+        &self,
+        scope: &Scope,
+        period: Option<&PeriodLabel>,
+        key_id: &KeyId,
+        made_epoch: u64,
+    ) -> bool {
+        made_epoch < self.before && self.selector.covers(scope, period, Some(key_id))
     }
 
     fn includes(&self, other: &Self) -> bool {

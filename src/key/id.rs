@@ -7,6 +7,7 @@ use crate::crypto::secret::DataKey;
 use crate::crypto::suite::Suite;
 use crate::error::{Error, Result};
 use crate::format::message::MAX_TENANT;
+use crate::key::json::hex_text;
 use crate::key::text::checked_text;
 
 checked_text!(
@@ -20,9 +21,10 @@ checked_text!(
 /// Names a data key and commits to it: 32 bytes derived from the key itself (FORMAT.md, "Keys derived from a data key").
 ///
 /// Public. Prints as hex.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId([u8; 32]);
+
+hex_text!(KeyId, 32, "a key id is stored as 64 lower-case hexadecimal digits");
 
 impl KeyId {
     /// The id of `data_key` used with `suite`.

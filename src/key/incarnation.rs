@@ -4,11 +4,13 @@ use std::fmt;
 
 use crate::crypto::random;
 use crate::error::{Error, Result};
+use crate::key::json::hex_text;
 
 /// 16 random bytes, drawn when a tenant is enrolled or a room is created. Public.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation([u8; 16]);
+
+hex_text!(Incarnation, 16, "an incarnation is 32 lower-case hexadecimal digits");
 
 impl Incarnation {
     /// A new one.

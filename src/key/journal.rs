@@ -1,43 +1,47 @@
 //! The journal: a tenant's decisions, one after the other, each naming the one before by its digest. Where it ends stands in
 //! the tenant's row, so that no entry can be dropped, moved or put in.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::attribution::Attribution;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::incarnation::Incarnation;
+use crate::key::json::objects;
 use crate::key::revocation::Selector;
 use crate::key::row_digest::RowDigest;
 
 /// Most key ids that one entry names.
 pub(crate) const MAX_ENTRY_KEYS: usize = 1000;
 
-/// Where a journal ends.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JournalHead {
-    /// How many entries there are; they are numbered from 1.
-    pub entries: u64,
-    /// The digest of the last one's row; `None` before the first.
-    pub last: Option<RowDigest>,
+objects! {
+    /// Where a journal ends.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    pub struct JournalHead {
+        /// How many entries there are; they are numbered from 1.
+        pub entries: u64,
+        /// The digest of the last one's row; `None` before the first.
+        #[serde(deserialize_with = "crate::key::json::nullable")]
+        pub last: Option<RowDigest>,
+    }
 }
 
-/// What was decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Decision {
-    /// The verb, such as `enroll` or `revoke`.
-    pub verb: String,
-    /// What it says beside the selector: a KEK, a region, an erasure's id, digests of policies.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub details: Vec<(String, String)>,
-    /// Which keys, where it is about keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<Selector>,
-    /// Which keys changed their state by it, one by one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub keys: Vec<KeyId>,
+objects! {
+    /// What was decided.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct Decision {
+        /// The verb, such as `enroll` or `revoke`.
+        pub verb: String,
+        /// What it says beside the selector: a KEK, a region, an erasure's id, digests of policies.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub details: Vec<(String, String)>,
+        /// Which keys, where it is about keys.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::key::json::present")]
+        pub selector: Option<Selector>,
+        /// Which keys changed their state by it, one by one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub keys: Vec<KeyId>,
+    }
 }
 
 impl Decision {
@@ -66,28 +70,30 @@ impl Decision {
     }
 }
 
-/// One entry of a tenant's journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JournalEntry {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Which life of the tenant.
-    pub incarnation: Incarnation,
-    /// Its number, from 1.
-    pub number: u64,
-    /// The digest of the entry before; `None` for the first.
-    pub previous: Option<RowDigest>,
-    /// The tenant's epoch that it led to.
-    pub epoch: u64,
-    /// When, in Unix milliseconds.
-    pub at: i64,
-    /// Who decided.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-    /// What.
-    pub decision: Decision,
+objects! {
+    /// One entry of a tenant's journal.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct JournalEntry {
+        /// Whose.
+        pub tenant: TenantId,
+        /// Which life of the tenant.
+        pub incarnation: Incarnation,
+        /// Its number, from 1.
+        pub number: u64,
+        /// The digest of the entry before; `None` for the first.
+        #[serde(deserialize_with = "crate::key::json::nullable")]
+        pub previous: Option<RowDigest>,
+        /// The tenant's epoch that it led to.
+        pub epoch: u64,
+        /// When, in Unix milliseconds.
+        pub at: i64,
+        /// Who decided.
+        pub actor: String,
+        /// Why.
+        pub reason: String,
+        /// What.
+        pub decision: Decision,
+    }
 }
 
 impl JournalHead {

@@ -72,6 +72,20 @@ impl KekExpression {
         }
     }
 
+    /// How many KMS calls it takes to wrap a key for it, or to prove each of its wrappings: one for each KEK.
+    pub(crate) fn calls_to_wrap(&self) -> u32 {
+        u32::try_from(self.keks().count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many KMS calls it takes to unwrap a key: where each first member of `any_of` answers, and `all_of` asks all.
+    pub(crate) fn calls_to_unwrap(&self) -> u32 {
+        match self {
+            Self::One(_) => 1,
+            Self::AnyOf(of) => of.first().map_or(0, Self::calls_to_unwrap),
+            Self::AllOf(of) => of.iter().map(Self::calls_to_unwrap).sum(),
+        }
+    }
+
     fn nesting(&self) -> usize {
         match self {
             Self::One(_) => 0,

@@ -4,20 +4,22 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::key::json::objects;
 use crate::key::kek::KekUri;
 use crate::key::kek_expression::KekExpression;
 
 /// Most changes of KEKs that a tenant's row keeps before a rewrap has to end the earlier ones.
 pub(crate) const MAX_KEK_HISTORY: usize = 64;
 
-/// A KEK expression and the epoch from which on new wrappings were made for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeksInForce {
-    /// The first epoch.
-    pub from_epoch: u64,
-    /// The expression, shape included.
-    pub keks: KekExpression,
+objects! {
+    /// A KEK expression and the epoch from which on new wrappings were made for it.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct KeksInForce {
+        /// The first epoch.
+        pub from_epoch: u64,
+        /// The expression, shape included.
+        pub keks: KekExpression,
+    }
 }
 
 /// From the earliest that a record may still be wrapped under to the present one. Never empty.

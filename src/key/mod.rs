@@ -16,6 +16,7 @@ pub(crate) mod floor;
 pub(crate) mod id;
 pub(crate) mod incarnation;
 pub(crate) mod journal;
+pub(crate) mod json;
 pub(crate) mod kek;
 pub(crate) mod kek_expression;
 pub(crate) mod kek_history;

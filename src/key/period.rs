@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::key::json::words;
 use crate::key::text::checked_text;
 
 /// How long one data key of a scope is sealed with, by the UTC calendar.
@@ -18,8 +18,7 @@ use crate::key::text::checked_text;
 /// assert_eq!(label.to_string(), "hour=2026-11-22T05Z");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Period {
     /// No periods: a data key lasts until it is rotated.
@@ -32,6 +31,8 @@ pub enum Period {
     /// A data key an hour.
     Hour,
 }
+
+words!(Period { None = "none", Month = "month", Day = "day", Hour = "hour" });
 
 impl Period {
     /// The label of the period that `unix_millis` falls into; `None` where there are no periods.

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::Forget;
 use crate::key::context_rules::{ContextRules, RequiredFields};
 use crate::key::encryption_context::RESERVED;
+use crate::key::json::objects;
 use crate::key::kek::KekUri;
 use crate::key::kek_expression::KekExpression;
 use crate::key::period::Period;
@@ -24,46 +25,47 @@ pub const MAX_ALLOWED_REGIONS: usize = 16;
 /// Longest contact in bytes.
 const MAX_CONTACT: usize = 200;
 
-/// What a tenant decided: which KEK, which region, what a data key covers, what each message is bound to and how long a key
-/// serves.
-///
-/// ```
-/// use std::time::Duration;
-/// use strongroom::{KekUri, Period, Region, RotationPolicy, TenantPolicy};
-///
-/// let policy = TenantPolicy::new(KekUri::new("local:acme-2026")?, Region::new("eu-central-1")?)
-///     .scope_by(["workspace", "channel"])
-///     .bind(["message"])
-///     .bind_files(["file"])
-///     .period(Period::Hour)
-///     .cache_ttl(Duration::from_secs(60))
-///     .rotation(RotationPolicy::default().max_messages(1_000_000));
-/// assert_eq!(policy.home_region().as_str(), "eu-central-1");
-/// # Ok::<(), strongroom::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TenantPolicy {
-    keks: KekExpression,
-    region: Region,
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    allowed_regions: BTreeSet<Region>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    kek_regions: BTreeMap<KekUri, Region>,
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    shared_keks: BTreeSet<KekUri>,
-    scope_fields: Vec<String>,
-    #[serde(default)]
-    context_rules: ContextRules,
-    period: Period,
-    rotation: RotationPolicy,
-    suite: Suite,
-    cache_ttl_secs: u64,
-    verify_new_keys: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    retention_secs: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    contact: Option<String>,
+objects! {
+    /// What a tenant decided: which KEK, which region, what a data key covers, what each message is bound to and how long a key
+    /// serves.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strongroom::{KekUri, Period, Region, RotationPolicy, TenantPolicy};
+    ///
+    /// let policy = TenantPolicy::new(KekUri::new("local:acme-2026")?, Region::new("eu-central-1")?)
+    ///     .scope_by(["workspace", "channel"])
+    ///     .bind(["message"])
+    ///     .bind_files(["file"])
+    ///     .period(Period::Hour)
+    ///     .cache_ttl(Duration::from_secs(60))
+    ///     .rotation(RotationPolicy::default().max_messages(1_000_000));
+    /// assert_eq!(policy.home_region().as_str(), "eu-central-1");
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct TenantPolicy {
+        keks: KekExpression,
+        region: Region,
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "crate::key::json::distinct")]
+        allowed_regions: BTreeSet<Region>,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::key::json::by_name")]
+        kek_regions: BTreeMap<KekUri, Region>,
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "crate::key::json::distinct")]
+        shared_keks: BTreeSet<KekUri>,
+        scope_fields: Vec<String>,
+        #[serde(default)]
+        context_rules: ContextRules,
+        period: Period,
+        rotation: RotationPolicy,
+        suite: Suite,
+        cache_ttl_secs: u64,
+        verify_new_keys: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::key::json::present")]
+        retention_secs: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::key::json::present")]
+        contact: Option<String>,
+    }
 }
 
 impl TenantPolicy {
@@ -153,8 +155,9 @@ impl TenantPolicy {
         self.shared_keks.contains(kek)
     }
 
-    /// Erases data keys of periods that ended longer ago than this, in whole seconds, each time `Admin::apply_retention`
-    /// runs. Needs a [`Self::period`].
+    /// How long data keys outlive their period, in whole seconds. Each run of `Admin::apply_retention` puts those that are over to
+    /// *wait* to be erased: from then on they neither seal nor open, and `Admin::carry_out_erasure` destroys them when the wait is
+    /// over. Nothing is erased without these two calls. Needs a [`Self::period`].
     pub fn retain_for(mut self, time: Duration) -> Self {
         self.retention_secs = Some(time.as_secs());
         self
@@ -249,8 +252,8 @@ impl TenantPolicy {
     }
 
     /// Whether a new data key's wrapping is unwrapped again and compared before anything is sealed under it (default:
-    /// yes). It costs one more KMS call for each new data key, and catches a KMS that hands out wrappings it cannot
-    /// open, before messages are lost to it.
+    /// yes). It costs as many more KMS calls for each new data key as the policy names KEKs, and catches a KMS that hands out
+    /// wrappings it cannot open, before messages are lost to it.
     pub fn verify_new_keys(mut self, verify: bool) -> Self {
         self.verify_new_keys = verify;
         self

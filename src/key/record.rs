@@ -1,6 +1,6 @@
 //! Key records: the stored row of a data key. Never a plaintext key.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +11,7 @@ use crate::key::context_rules::RequiredFields;
 use crate::key::encryption_context::EncryptionContext;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::incarnation::Incarnation;
+use crate::key::json::objects;
 use crate::key::period::PeriodLabel;
 use crate::key::policy::check_scope_fields;
 use crate::key::region::Region;
@@ -22,58 +23,63 @@ use crate::key::wrapped_key::{Pending, WrappedKey};
 /// Most transitions that a key record keeps.
 const MAX_TRANSITIONS: usize = 16;
 
-/// One transition of a data key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Transition {
-    /// The state from then on.
-    pub state: KeyState,
-    /// When, in Unix milliseconds.
-    pub at: i64,
-    /// Who did it: an actor of the control plane, or `data-plane`.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
+objects! {
+    /// One transition of a data key.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct Transition {
+        /// The state from then on.
+        pub state: KeyState,
+        /// When, in Unix milliseconds.
+        pub at: i64,
+        /// Who did it: an actor of the control plane, or `data-plane`.
+        pub actor: String,
+        /// Why.
+        pub reason: String,
+    }
 }
 
-/// The stored row of a data key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyRecord {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Which life of the tenant: enrolled anew under the same name, it is another one, and this is no key of it.
-    pub incarnation: Incarnation,
-    /// The key's name and commitment; with the tenant, the store's primary key.
-    pub key_id: KeyId,
-    /// The ciphers it is for.
-    pub suite: Suite,
-    /// What it covers.
-    pub scope: Scope,
-    /// When it covers it.
-    pub period: Option<PeriodLabel>,
-    /// Where it and its envelopes belong. Never changes.
-    pub region: Region,
-    /// What the contexts of all that is sealed under it carry: as the tenant's policy stated when it was made. Never changes.
-    pub context_rules: ContextRules,
-    /// What it may do.
-    pub state: KeyState,
-    /// Since when, in Unix milliseconds.
-    pub state_since: i64,
-    /// The key, wrapped. `None` only when Destroyed.
-    pub wrapped: Option<WrappedKey>,
-    /// The key wrapped anew by a rewrap, until it has been read back and unwrapped; then it takes the place of `wrapped`.
-    pub pending: Option<Pending>,
-    /// The tenant's epoch under which `wrapped` was made.
-    pub wrapped_epoch: u64,
-    /// The tenant's epoch under which the key itself was made. Set once: no rewrap moves it.
-    pub made_epoch: u64,
-    /// The generation of the room's row key under which the key was made. Set once, too.
-    pub made_generation: u32,
-    /// When it was created, in Unix milliseconds.
-    pub created_at: i64,
-    /// Its transitions, the first when it was made; the last one led to its present state.
-    pub transitions: Vec<Transition>,
+objects! {
+    /// The stored row of a data key.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct KeyRecord {
+        /// Whose.
+        pub tenant: TenantId,
+        /// Which life of the tenant: enrolled anew under the same name, it is another one, and this is no key of it.
+        pub incarnation: Incarnation,
+        /// The key's name and commitment; with the tenant, the store's primary key.
+        pub key_id: KeyId,
+        /// The ciphers it is for.
+        pub suite: Suite,
+        /// What it covers.
+        pub scope: Scope,
+        /// When it covers it.
+        #[serde(deserialize_with = "crate::key::json::nullable")]
+        pub period: Option<PeriodLabel>,
+        /// Where it and its envelopes belong. Never changes.
+        pub region: Region,
+        /// What the contexts of all that is sealed under it carry: as the tenant's policy stated when it was made. Never changes.
+        pub context_rules: ContextRules,
+        /// What it may do.
+        pub state: KeyState,
+        /// Since when, in Unix milliseconds.
+        pub state_since: i64,
+        /// The key, wrapped. `None` only when Destroyed.
+        #[serde(deserialize_with = "crate::key::json::nullable")]
+        pub wrapped: Option<WrappedKey>,
+        /// The key wrapped anew by a rewrap, until it has been read back and unwrapped; then it takes the place of `wrapped`.
+        #[serde(deserialize_with = "crate::key::json::nullable")]
+        pub pending: Option<Pending>,
+        /// The tenant's epoch under which `wrapped` was made.
+        pub wrapped_epoch: u64,
+        /// The tenant's epoch under which the key itself was made. Set once: no rewrap moves it.
+        pub made_epoch: u64,
+        /// The generation of the room's row key under which the key was made. Set once, too.
+        pub made_generation: u32,
+        /// When it was created, in Unix milliseconds.
+        pub created_at: i64,
+        /// Its transitions, the first when it was made; the last one led to its present state.
+        pub transitions: Vec<Transition>,
+    }
 }
 
 impl KeyRecord {

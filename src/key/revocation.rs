@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 use crate::key::id::KeyId;
+use crate::key::json::objects;
 use crate::key::period::PeriodLabel;
 use crate::key::record::KeyRecord;
 use crate::key::scope::{MAX_SCOPE, Scope};
@@ -14,33 +15,34 @@ pub(crate) const PERIODS: [&str; 3] = ["hour", "day", "month"];
 /// Most keys that one selector names by their ids.
 pub const MAX_SELECTED_KEYS: usize = 1000;
 
-/// Which of a tenant's data keys: those that meet every condition given. Every key is asked for by name
-/// ([`Self::everything`]): a selector without a condition covers none, and is refused.
-///
-/// ```
-/// use strongroom::{PeriodLabel, Selector};
-/// let everything = Selector::everything();
-/// let channel = Selector::fields([("channel", "C9")]);
-/// let hour_of_channel = Selector::fields([("channel", "C9"), ("hour", "2026-11-22T05Z")]);
-/// let (from, to) = (PeriodLabel::new("hour=2026-11-22T05Z")?, PeriodLabel::new("hour=2026-11-22T08Z")?);
-/// let morning = Selector::fields([("channel", "C9")]).from(from).to(to); // both hours included
-/// # let _ = (everything, channel, hour_of_channel, morning);
-/// # Ok::<(), strongroom::Error>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Selector {
-    /// Says that no condition means every key. Beside a condition it says nothing.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    everything: bool,
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "sorted")]
-    fields: Vec<(String, String)>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    from: Option<PeriodLabel>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    to: Option<PeriodLabel>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "sorted_keys")]
-    keys: Option<Vec<KeyId>>,
+objects! {
+    /// Which of a tenant's data keys: those that meet every condition given. Every key is asked for by name
+    /// ([`Self::everything`]): a selector without a condition covers none, and is refused.
+    ///
+    /// ```
+    /// use strongroom::{PeriodLabel, Selector};
+    /// let everything = Selector::everything();
+    /// let channel = Selector::fields([("channel", "C9")]);
+    /// let hour_of_channel = Selector::fields([("channel", "C9"), ("hour", "2026-11-22T05Z")]);
+    /// let (from, to) = (PeriodLabel::new("hour=2026-11-22T05Z")?, PeriodLabel::new("hour=2026-11-22T08Z")?);
+    /// let morning = Selector::fields([("channel", "C9")]).from(from).to(to); // both hours included
+    /// # let _ = (everything, channel, hour_of_channel, morning);
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+    pub struct Selector {
+        /// Says that no condition means every key. Beside a condition it says nothing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "crate::key::json::said")]
+        everything: bool,
+        #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "sorted")]
+        fields: Vec<(String, String)>,
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::key::json::present")]
+        from: Option<PeriodLabel>,
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::key::json::present")]
+        to: Option<PeriodLabel>,
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "sorted_keys")]
+        keys: Option<Vec<KeyId>>,
+    }
 }
 
 /// Fields and ids stand in order, in whichever they were written: ids are looked up by halves, and equal selectors are equal.
@@ -52,11 +54,7 @@ fn sorted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Ord>(from: D) -> Resu
 
 /// As [`sorted`].
 fn sorted_keys<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<KeyId>>, D::Error> {
-    let mut keys: Option<Vec<KeyId>> = Option::deserialize(from)?;
-    if let Some(keys) = &mut keys {
-        keys.sort_unstable();
-    }
-    Ok(keys)
+    sorted(from).map(Some)
 }
 
 impl Selector {
@@ -227,14 +225,15 @@ impl std::fmt::Display for Selector {
     }
 }
 
-/// One revocation: its keys neither seal nor open, and no new ones are made, until it is lifted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Revocation {
-    /// What is revoked.
-    pub selector: Selector,
-    /// Since when, in Unix milliseconds.
-    pub since: i64,
+objects! {
+    /// One revocation: its keys neither seal nor open, and no new ones are made, until it is lifted.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct Revocation {
+        /// What is revoked.
+        pub selector: Selector,
+        /// Since when, in Unix milliseconds.
+        pub since: i64,
+    }
 }
 
 #[cfg(test)]
@@ -327,7 +326,8 @@ mod tests {
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }
-        for nothing in ["{}", r#"{"fields":[]}"#, r#"{"keys":null}"#] {
+        assert!(serde_json::from_str::<Selector>(r#"{"keys":null}"#).is_err(), "what is there is not null");
+        for nothing in ["{}", r#"{"fields":[]}"#] {
             let read: Selector = serde_json::from_str(nothing).unwrap();
             assert!(read.check().is_err() && !read.covers(&Scope::new(&[]).unwrap(), None, None), "{nothing}");
         }

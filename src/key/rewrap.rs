@@ -1,22 +1,24 @@
 //! Rewrap orders: which KEKs all of a tenant's records are to be wrapped under.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::key::json::objects;
 use crate::key::kek_expression::KekExpression;
 use crate::key::record::KeyRecord;
 use crate::key::wrapped_key::WrappedKey;
 
-/// A rewrap under way. It stands on the tenant's row until the last record is done, so that any node can go on with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RewrapOrder {
-    /// What every record is to be wrapped under.
-    pub to: KekExpression,
-    /// The tenant's epoch when it began. Records whose wrapping is older are due, whatever they are wrapped under: this is
-    /// what makes a rewrap under the same KEK take up its new version.
-    pub epoch: u64,
-    /// When it began, in Unix milliseconds.
-    pub since: i64,
+objects! {
+    /// A rewrap under way. It stands on the tenant's row until the last record is done, so that any node can go on with it.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct RewrapOrder {
+        /// What every record is to be wrapped under.
+        pub to: KekExpression,
+        /// The tenant's epoch when it began. Records whose wrapping is older are due, whatever they are wrapped under: this is
+        /// what makes a rewrap under the same KEK take up its new version.
+        pub epoch: u64,
+        /// When it began, in Unix milliseconds.
+        pub since: i64,
+    }
 }
 
 impl RewrapOrder {

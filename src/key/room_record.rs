@@ -1,9 +1,10 @@
 //! The room's row: under which keys a fleet's rows are authenticated, wrapped under the operator's root.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::key::incarnation::Incarnation;
+use crate::key::json::objects;
 use crate::key::room_name::RoomName;
 use crate::key::row_digest::RowDigest;
 
@@ -13,39 +14,42 @@ pub(crate) const ROW_FORMAT: u32 = 1;
 /// Most generations that a room keeps: one more with each eviction.
 pub(crate) const MAX_GENERATIONS: usize = 1000;
 
-/// One generation of a room's keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Generation {
-    /// Its number, from 1.
-    #[allow(clippy::struct_field_names)] // FORMAT.md calls the member so
-    pub(crate) generation: u32,
-    /// The least format of rows that readers take.
-    pub(crate) least_row_format: u32,
-    /// The control plane's Ed25519 public key, in hexadecimal digits.
-    pub(crate) control: String,
-    /// The row key, wrapped under the root in a context that names everything above: hexadecimal digits.
-    pub(crate) row_key: String,
-    /// The control plane's Ed25519 seed, wrapped under the root with another purpose: hexadecimal digits.
-    pub(crate) control_seed: String,
+objects! {
+    /// One generation of a room's keys.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub(crate) struct Generation {
+        /// Its number, from 1.
+        #[allow(clippy::struct_field_names)] // FORMAT.md calls the member so
+        pub(crate) generation: u32,
+        /// The least format of rows that readers take.
+        pub(crate) least_row_format: u32,
+        /// The control plane's Ed25519 public key, in hexadecimal digits.
+        pub(crate) control: String,
+        /// The row key, wrapped under the root in a context that names everything above: hexadecimal digits.
+        pub(crate) row_key: String,
+        /// The control plane's Ed25519 seed, wrapped under the root with another purpose: hexadecimal digits.
+        pub(crate) control_seed: String,
+    }
 }
 
-/// The stored row of a room.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RoomRecord {
-    /// Its name.
-    pub(crate) name: RoomName,
-    /// Which life of that name.
-    pub(crate) incarnation: Incarnation,
-    /// Counts the changes of the row. A new row has 1.
-    pub(crate) epoch: u64,
-    /// The row of the epoch before; `None` for a new one.
-    pub(crate) predecessor: Option<RowDigest>,
-    /// When the room was created, in Unix milliseconds.
-    pub(crate) created_at: i64,
-    /// The generations of its keys, the earliest first. The last is the present one.
-    pub(crate) generations: Vec<Generation>,
+objects! {
+    /// The stored row of a room.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub(crate) struct RoomRecord {
+        /// Its name.
+        pub(crate) name: RoomName,
+        /// Which life of that name.
+        pub(crate) incarnation: Incarnation,
+        /// Counts the changes of the row. A new row has 1.
+        pub(crate) epoch: u64,
+        /// The row of the epoch before; `None` for a new one.
+        #[serde(deserialize_with = "crate::key::json::nullable")]
+        pub(crate) predecessor: Option<RowDigest>,
+        /// When the room was created, in Unix milliseconds.
+        pub(crate) created_at: i64,
+        /// The generations of its keys, the earliest first. The last is the present one.
+        pub(crate) generations: Vec<Generation>,
+    }
 }
 
 impl RoomRecord {

@@ -2,22 +2,24 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::crypto::allotment::MAX_MESSAGES;
 use crate::error::{Error, Result};
+use crate::key::json::objects;
 
 /// By how much the clocks of a fleet's machines may differ, in milliseconds: an hour.
 pub(crate) const CLOCKS_DIFFER: i64 = 3_600_000;
 
-/// When a data key is replaced, besides on demand and at the end of its period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RotationPolicy {
-    /// Age in seconds after which a data key seals no more. Default: 90 days.
-    max_age_secs: u64,
-    /// Messages after which it seals no more in one process. Default: 2^32.
-    max_messages: u64,
+objects! {
+    /// When a data key is replaced, besides on demand and at the end of its period.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+    pub struct RotationPolicy {
+        /// Age in seconds after which a data key seals no more. Default: 90 days.
+        max_age_secs: u64,
+        /// Messages after which it seals no more in one process. Default: 2^32.
+        max_messages: u64,
+    }
 }
 
 impl Default for RotationPolicy {

@@ -4,11 +4,13 @@ use std::fmt;
 
 use crate::crypto::digest::sha256;
 use crate::error::{Error, Result};
+use crate::key::json::hex_text;
 
 /// SHA-256 of a stored row's bytes: names one version of it. Public.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowDigest([u8; 32]);
+
+hex_text!(RowDigest, 32, "a row's digest is 64 lower-case hexadecimal digits");
 
 impl RowDigest {
     /// The digest of a row's bytes.

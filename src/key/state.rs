@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::key::json::words;
 
 /// The state of a data key. A tenant has one Active key for each scope and period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyState {
     /// Seals and opens.
@@ -21,6 +21,14 @@ pub enum KeyState {
     /// Its wrapped bytes are gone; nothing sealed under it opens again.
     Destroyed,
 }
+
+words!(KeyState {
+    Active = "active",
+    Deactivated = "deactivated",
+    Compromised = "compromised",
+    Suspended = "suspended",
+    Destroyed = "destroyed",
+});
 
 impl KeyState {
     /// The state's name, as stored and shown.

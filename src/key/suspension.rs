@@ -1,21 +1,23 @@
 //! Suspensions of opening: the incident mode between working and revoked. Messages are still sealed; what is covered is not
 //! opened until the suspension ends.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
+use crate::key::json::objects;
 use crate::key::revocation::Selector;
 
-/// One suspension: its keys go on sealing, and open nothing until it ends or is lifted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Suspension {
-    /// What opens nothing.
-    pub selector: Selector,
-    /// Since when, in Unix milliseconds.
-    pub since: i64,
-    /// Until when, in Unix milliseconds: then it has ended by itself.
-    pub until: i64,
+objects! {
+    /// One suspension: its keys go on sealing, and open nothing until it ends or is lifted.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct Suspension {
+        /// What opens nothing.
+        pub selector: Selector,
+        /// Since when, in Unix milliseconds.
+        pub since: i64,
+        /// Until when, in Unix milliseconds: then it has ended by itself.
+        pub until: i64,
+    }
 }
 
 /// The error of an open that has to wait until `until` (Unix milliseconds).

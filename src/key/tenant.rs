@@ -1,6 +1,6 @@
 //! Tenant records: a tenant's row in the key store.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::erasure::Erasure;
@@ -9,6 +9,7 @@ use crate::key::floor::{Floor, MAX_FLOORS};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::incarnation::Incarnation;
 use crate::key::journal::JournalHead;
+use crate::key::json::objects;
 use crate::key::kek_history::KekHistory;
 use crate::key::period::PeriodLabel;
 use crate::key::policy::TenantPolicy;
@@ -24,40 +25,43 @@ use crate::key::wrapped_key::WrappedKey;
 /// Most revocations, and most erasures that wait, of one tenant at a time: every load goes through them.
 pub(crate) const MAX_RULES: usize = 1000;
 
-/// The stored row of a tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TenantRecord {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Which life of that name: drawn at enrolment.
-    pub incarnation: Incarnation,
-    /// Counts the changes of the row, so that life-cycle decisions have an order. A new row has 1.
-    pub epoch: u64,
-    /// The row of the epoch before; `None` for a new one.
-    pub predecessor: Option<RowDigest>,
-    /// When it was enrolled, in Unix milliseconds.
-    pub enrolled_at: i64,
-    /// What it decided about its keys.
-    pub policy: TenantPolicy,
-    /// What is revoked at present.
-    pub revocations: Vec<Revocation>,
-    /// What opens nothing for a while.
-    pub suspensions: Vec<Suspension>,
-    /// What is waiting to be erased.
-    pub erasures: Vec<Erasure>,
-    /// The rewrap under way, until every record is done.
-    pub rewrap: Option<RewrapOrder>,
-    /// Which KEKs records may be wrapped under, by the epoch of the wrapping.
-    pub keks: KekHistory,
-    /// Which keys were erased: they open no more, whatever the store shows.
-    pub erased: Vec<Floor>,
-    /// Which keys were given up after a compromise: they seal no more, whatever the store shows.
-    pub compromised: Vec<Floor>,
-    /// Which KEKs data keys were exported to.
-    pub exports: Vec<Export>,
-    /// Where the tenant's journal ends.
-    pub journal: JournalHead,
+objects! {
+    /// The stored row of a tenant.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct TenantRecord {
+        /// Whose.
+        pub tenant: TenantId,
+        /// Which life of that name: drawn at enrolment.
+        pub incarnation: Incarnation,
+        /// Counts the changes of the row, so that life-cycle decisions have an order. A new row has 1.
+        pub epoch: u64,
+        /// The row of the epoch before; `None` for a new one.
+        #[serde(deserialize_with = "crate::key::json::nullable")]
+        pub predecessor: Option<RowDigest>,
+        /// When it was enrolled, in Unix milliseconds.
+        pub enrolled_at: i64,
+        /// What it decided about its keys.
+        pub policy: TenantPolicy,
+        /// What is revoked at present.
+        pub revocations: Vec<Revocation>,
+        /// What opens nothing for a while.
+        pub suspensions: Vec<Suspension>,
+        /// What is waiting to be erased.
+        pub erasures: Vec<Erasure>,
+        /// The rewrap under way, until every record is done.
+        #[serde(deserialize_with = "crate::key::json::nullable")]
+        pub rewrap: Option<RewrapOrder>,
+        /// Which KEKs records may be wrapped under, by the epoch of the wrapping.
+        pub keks: KekHistory,
+        /// Which keys were erased: they open no more, whatever the store shows.
+        pub erased: Vec<Floor>,
+        /// Which keys were given up after a compromise: they seal no more, whatever the store shows.
+        pub compromised: Vec<Floor>,
+        /// Which KEKs data keys were exported to.
+        pub exports: Vec<Export>,
+        /// Where the tenant's journal ends.
+        pub journal: JournalHead,
+    }
 }
 
 impl TenantRecord {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::key::json::objects;
 use crate::key::kek::KekUri;
 use crate::key::kek_expression::KekExpression;
 
@@ -31,14 +32,15 @@ pub enum WrappedKey {
     AllOf(Vec<WrappedKey>),
 }
 
-/// A data key wrapped anew, not proven yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pending {
-    /// The new wrapping.
-    pub wrapped: WrappedKey,
-    /// The epoch of the rewrap order it was made for.
-    pub epoch: u64,
+objects! {
+    /// A data key wrapped anew, not proven yet.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+    pub struct Pending {
+        /// The new wrapping.
+        pub wrapped: WrappedKey,
+        /// The epoch of the rewrap order it was made for.
+        pub epoch: u64,
+    }
 }
 
 /// `{"kek": URI, "wrapped": hex}`, `{"any_of": […]}` or `{"all_of": […]}`.

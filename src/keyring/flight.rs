@@ -1,7 +1,8 @@
 //! Single flight: concurrent callers that miss the same key share one load, and its failure.
 //!
-//! A load runs in a task of its own, so that a caller who gives up neither stops it nor leaves it half-way. A purge marks
-//! the tenant's loads under way as stale: what such a load read before the purge is not used, it starts over.
+//! A load runs in a task of its own, so that a caller who gives up neither stops it nor leaves it half-way; one that still waits for
+//! its turn is given up with its last caller. A purge marks the tenant's loads under way as stale: what such a load read before
+//! the purge is not used, it starts over.
 //!
 //! Who missed a key a moment before its flight landed must not start another: so the cache is asked once more on the board,
 //! where no flight can land in between.
@@ -68,11 +69,18 @@ impl Stale {
     pub(crate) fn is_stale(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
+
+    /// Whether they are one flight's.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 struct Flight {
     stale: Stale,
-    landed: watch::Receiver<Option<Loaded>>,
+    land: watch::Sender<Option<Loaded>>,
+    /// It is wanted though nobody waits for it.
+    is_ahead: bool,
 }
 
 /// The loads under way.
@@ -83,11 +91,43 @@ pub(crate) struct Flights(Arc<Mutex<HashMap<Wanted, Flight>>>);
 struct Boarded {
     flights: Flights,
     wanted: Wanted,
+    stale: Stale,
 }
 
 impl Drop for Boarded {
     fn drop(&mut self) {
-        self.flights.lock().remove(&self.wanted);
+        let mut flights = self.flights.lock();
+        // After it was given up, another one may be in its place.
+        if flights.get(&self.wanted).is_some_and(|flight| flight.stale.is(&self.stale)) {
+            flights.remove(&self.wanted);
+        }
+    }
+}
+
+/// Who waits for a flight, as its load sees them.
+pub(crate) struct Waiting {
+    flights: Flights,
+    wanted: Wanted,
+    land: watch::Sender<Option<Loaded>>,
+}
+
+impl Waiting {
+    /// Resolves once nobody waits for the flight any more, which is then off the board: a load that has not begun need not begin.
+    pub(crate) async fn given_up(&self) {
+        loop {
+            self.land.closed().await;
+            let mut flights = self.flights.lock();
+            // Who joins does so under this lock.
+            if self.land.receiver_count() > 0 {
+                continue;
+            }
+            if flights.get(&self.wanted).is_some_and(|flight| flight.is_ahead) {
+                break;
+            }
+            flights.remove(&self.wanted);
+            return;
+        }
+        std::future::pending::<()>().await;
     }
 }
 
@@ -97,28 +137,32 @@ impl Flights {
     }
 
     /// Joins the flight of `wanted`; or, if there is none, takes what `in_hand` finds, or starts one with `load` on `runtime`.
+    /// `is_ahead`: it goes on though nobody waits for it.
     pub(crate) fn join<F>(
         &self,
         runtime: &Handle,
         wanted: Wanted,
+        is_ahead: bool,
         in_hand: impl FnOnce() -> Option<Arc<CachedKey>>,
-        load: impl FnOnce(Wanted, Stale) -> F,
+        load: impl FnOnce(Wanted, Stale, Waiting) -> F,
     ) -> watch::Receiver<Option<Loaded>>
     where
         F: Future<Output = Loaded> + Send + 'static,
     {
         let mut flights = self.lock();
-        if let Some(flight) = flights.get(&wanted) {
-            return flight.landed.clone();
+        if let Some(flight) = flights.get_mut(&wanted) {
+            flight.is_ahead |= is_ahead;
+            return flight.land.subscribe();
         }
         if let Some(key) = in_hand() {
             return watch::channel(Some(Ok(key))).1;
         }
         let (land, landed) = watch::channel(None);
         let stale = Stale::default();
-        let boarded = Boarded { flights: self.clone(), wanted: wanted.clone() };
-        let loading = load(wanted.clone(), stale.clone());
-        flights.insert(wanted, Flight { stale, landed: landed.clone() });
+        let boarded = Boarded { flights: self.clone(), wanted: wanted.clone(), stale: stale.clone() };
+        let waiting = Waiting { flights: self.clone(), wanted: wanted.clone(), land: land.clone() };
+        let loading = load(wanted.clone(), stale.clone(), waiting);
+        flights.insert(wanted, Flight { stale, land: land.clone(), is_ahead });
         drop(flights);
         spawn(runtime, async move {
             let loaded = loading.await;

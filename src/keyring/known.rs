@@ -9,7 +9,8 @@ use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
 
-/// Most keys that this process makes for one scope and period where the store shows none.
+/// Most keys that this process makes for one scope and period where the store shows none, under one version of the tenant's row. A
+/// decision, which the control plane signs, may well have taken the Active key away; whoever writes the store makes none.
 const CREATIONS: u32 = 16;
 /// Most scopes that are kept in mind.
 const SCOPES: usize = 100_000;
@@ -23,8 +24,18 @@ pub(crate) struct Known(Mutex<HashMap<(TenantId, Scope), Vec<Made>>>);
 #[derive(Clone)]
 struct Made {
     period: Option<PeriodLabel>,
-    active: Option<KeyId>,
+    active: Option<KnownKey>,
     creations: u32,
+    /// The tenant's epoch under which these were counted.
+    epoch: u64,
+}
+
+/// A key that was a scope's Active one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownKey {
+    pub(crate) key_id: KeyId,
+    /// The tenant's epoch under which it was made.
+    pub(crate) made_epoch: u64,
 }
 
 impl Made {
@@ -45,23 +56,31 @@ fn of<'a>(periods: &'a [Made], period: Option<&PeriodLabel>) -> Option<&'a Made>
 
 impl Known {
     /// The key that this process last knew as the Active one of a scope and period.
-    pub(crate) fn active(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Option<KeyId> {
+    pub(crate) fn active(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Option<KnownKey> {
         let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         of(scopes.get(&(tenant.clone(), scope.clone()))?, period)?.active
     }
 
     /// Remembers the Active key of a scope and period.
-    pub(crate) fn saw(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>, key_id: KeyId) {
-        self.change(tenant, scope, period, |made| made.active = Some(key_id));
+    pub(crate) fn saw(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>, key: KnownKey) {
+        self.change(tenant, scope, period, |made| made.active = Some(key));
     }
 
-    /// Asks whether the scope's budget in this period allows one more creation, before a KMS is asked.
+    /// Asks whether the scope's budget in this period, and under this epoch of the tenant, allows one more creation, before a KMS is
+    /// asked.
     ///
     /// # Errors
     /// `StoreInconsistent` if it is spent.
-    pub(crate) fn check_creations(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) -> Result<()> {
+    pub(crate) fn check_creations(
+        &self,
+        tenant: &TenantId,
+        scope: &Scope,
+        period: Option<&PeriodLabel>,
+        epoch: u64,
+    ) -> Result<()> {
         let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let made = scopes.get(&(tenant.clone(), scope.clone())).and_then(|periods| of(periods, period));
+        let made = made.filter(|made| made.epoch == epoch);
         if made.is_none_or(|made| made.creations < CREATIONS) {
             return Ok(());
         }
@@ -73,8 +92,13 @@ impl Known {
     }
 
     /// Takes one creation out of the scope's budget: a key was made and written. What failed on the way costs nothing.
-    pub(crate) fn created(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>) {
-        self.change(tenant, scope, period, |made| made.creations = made.creations.saturating_add(1));
+    pub(crate) fn created(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>, epoch: u64) {
+        self.change(tenant, scope, period, |made| {
+            if made.epoch != epoch {
+                (made.epoch, made.creations) = (epoch, 0);
+            }
+            made.creations = made.creations.saturating_add(1);
+        });
     }
 
     fn change(&self, tenant: &TenantId, scope: &Scope, period: Option<&PeriodLabel>, change: impl FnOnce(&mut Made)) {
@@ -97,7 +121,7 @@ impl Known {
                     });
                     periods.swap_remove(goes);
                 }
-                periods.push(Made { period: period.cloned(), active: None, creations: 0 });
+                periods.push(Made { period: period.cloned(), active: None, creations: 0, epoch: 0 });
                 periods.len() - 1
             }
         };
@@ -117,18 +141,22 @@ mod tests {
         let (known, tenant) = (Known::default(), TenantId::new("acme").unwrap());
         let scope = |n: usize| Scope::new(&[("channel", &n.to_string())]).unwrap();
         let hour = |n: i64| Period::Hour.label(n * 3_600_000).unwrap();
-        let creates = |n, hour: &Option<PeriodLabel>| {
-            let allowed = known.check_creations(&tenant, &scope(n), hour.as_ref()).is_ok();
+        let creates_at = |n, hour: &Option<PeriodLabel>, epoch| {
+            let allowed = known.check_creations(&tenant, &scope(n), hour.as_ref(), epoch).is_ok();
             if allowed {
-                known.created(&tenant, &scope(n), hour.as_ref());
+                known.created(&tenant, &scope(n), hour.as_ref(), epoch);
             }
             allowed
         };
-        assert!((0..1000).all(|_| known.check_creations(&tenant, &scope(0), None).is_ok()), "asking costs nothing");
+        let creates = |n, hour: &Option<PeriodLabel>| creates_at(n, hour, 1);
+        assert!((0..1000).all(|_| known.check_creations(&tenant, &scope(0), None, 1).is_ok()), "asking costs nothing");
         assert!((0..CREATIONS).all(|_| creates(0, &hour(0))));
-        assert!(!creates(0, &hour(0)) && creates(1, &hour(0)) && creates(0, &hour(1)));
-        known.saw(&tenant, &scope(0), hour(1).as_ref(), KeyId::from_bytes([7; 32]));
-        assert_eq!(known.active(&tenant, &scope(0), hour(1).as_ref()), Some(KeyId::from_bytes([7; 32])));
+        assert!(!creates(0, &hour(0)) && creates(1, &hour(0)));
+        assert!((0..CREATIONS).all(|_| creates_at(0, &hour(0), 2)), "after a decision");
+        assert!(!creates_at(0, &hour(0), 2) && creates(0, &hour(1)));
+        let key = KnownKey { key_id: KeyId::from_bytes([7; 32]), made_epoch: 3 };
+        known.saw(&tenant, &scope(0), hour(1).as_ref(), key);
+        assert_eq!(known.active(&tenant, &scope(0), hour(1).as_ref()), Some(key));
         assert_eq!(known.active(&tenant, &scope(0), hour(2).as_ref()), None);
         assert_eq!(known.active(&TenantId::new("globex").unwrap(), &scope(0), hour(1).as_ref()), None);
     }

@@ -17,6 +17,7 @@ use crate::key::state::KeyState;
 use crate::key::suspension::opens_suspended;
 use crate::keyring::Keyring;
 use crate::keyring::cache::CachedKey;
+use crate::keyring::known::KnownKey;
 use crate::keyring::rows::{KeyRow, TenantRow};
 
 /// Why a node makes a key by itself.
@@ -65,14 +66,19 @@ impl Keyring {
     /// The Active key of a scope, created or succeeded where that is due. The next period's is an Active key as any, under the same
     /// rules: what makes a key due for a successor at the turn makes it so before.
     pub(crate) async fn load_sealing(&self, tenant: &TenantId, scope: &Scope, when: When<'_>) -> Result<CachedKey> {
-        let began = self.began();
-        let row = self.tenant(tenant).await?;
-        let period = match when {
-            When::Now => row.policy.key_period().label(began.unix_millis)?,
-            When::Past(past) => Some(past.clone()),
-            When::Next(next) => Some(check_comes_next(&row, next, began)?),
+        let reads = async {
+            let began = self.began();
+            let row = self.tenant(tenant).await?;
+            let period = match when {
+                When::Now => row.policy.key_period().label(began.unix_millis)?,
+                When::Past(past) => Some(past.clone()),
+                When::Next(next) => Some(check_comes_next(&row, next, began)?),
+            };
+            let active = self.active(&row, scope, period.as_ref()).await?;
+            Ok((began, row, period, active))
         };
-        let found = match self.active(&row, scope, period.as_ref()).await? {
+        let (began, row, period, active) = self.admission.reads.run(tenant, reads).await?;
+        let found = match active {
             None => self.make_first(&row, scope, period.clone(), began).await?.into(),
             Some(active) if self.is_due(&row, &active, began) => {
                 self.make_successor(&row, scope, period.clone(), &active, began, FIRST_USE).await?.into()
@@ -83,7 +89,7 @@ impl Keyring {
         self.check_served(record.region.as_str())?;
         record.check_opens()?;
         row.check_record(record)?;
-        self.known.saw(tenant, scope, period.as_ref(), record.key_id);
+        self.known.saw(tenant, scope, period.as_ref(), known_key(record));
         let mut key = self.cached(&row, found, period.as_ref(), (tenant, scope), began).await?;
         if let When::Past(_) = when {
             // It seals again what belongs to its period. Should it come into the scope's slot, nothing new is sealed with it.
@@ -97,9 +103,13 @@ impl Keyring {
     /// # Errors
     /// `Unopenable` if the tenant has no such key.
     pub(crate) async fn load_opening(&self, tenant: &TenantId, key_id: &KeyId) -> Result<CachedKey> {
-        let began = self.began();
-        let row = self.tenant(tenant).await?;
-        let record = self.key_row(tenant, key_id).await?.ok_or_else(Error::unopenable)?.record;
+        let reads = async {
+            let began = self.began();
+            let row = self.tenant(tenant).await?;
+            let record = self.key_row(tenant, key_id).await?.ok_or_else(no_record)?.record;
+            Ok((began, row, record))
+        };
+        let (began, row, record) = self.admission.reads.run(tenant, reads).await?;
         row.check_record(&record)?;
         self.check_served(record.region.as_str())?;
         row.policy.check_region(&record.region)?;
@@ -125,7 +135,7 @@ impl Keyring {
             None => self.make_first(&row, scope, period.clone(), began).await?,
             Some(active) => self.make_successor(&row, scope, period.clone(), &active, began, by.reason()).await?,
         };
-        self.known.saw(tenant, scope, period.as_ref(), made.record.key_id);
+        self.known.saw(tenant, scope, period.as_ref(), known_key(&made.record));
         Ok(made.record.key_id)
     }
 
@@ -171,9 +181,13 @@ impl Keyring {
         period: Option<PeriodLabel>,
         began: Began,
     ) -> Result<New> {
-        if let Some(key_id) = self.known.active(&row.tenant, scope, period.as_ref()) {
-            let known = self.key_row(&row.tenant, &key_id).await?;
-            if known.is_none_or(|known| known.state == KeyState::Active) {
+        if let Some(KnownKey { key_id, made_epoch }) = self.known.active(&row.tenant, scope, period.as_ref()) {
+            let is_explained = match self.admission.reads.run(&row.tenant, self.key_row(&row.tenant, &key_id)).await? {
+                Some(known) => known.state != KeyState::Active,
+                // Of an erased key the control plane may have removed the record; the rule stays in the tenant's row.
+                None => row.erased.iter().any(|it| it.covers_key(scope, period.as_ref(), &key_id, made_epoch)),
+            };
+            if !is_explained {
                 let message = format!(
                     "the key store shows no Active key of this scope, but this process knows one ({key_id}): the store hides it, \
                      lost it, or was put back"
@@ -182,11 +196,12 @@ impl Keyring {
                 return Err(hidden.with_tenant(row.tenant.as_str()).with_region(row.policy.home_region().as_str()));
             }
         }
-        self.known.check_creations(&row.tenant, scope, period.as_ref())?;
+        self.known.check_creations(&row.tenant, scope, period.as_ref(), row.epoch)?;
         let new = self.make(row, scope, period, began, FIRST_USE).await?;
-        self.put_keys_under(row, vec![self.key_write(&new.record, None)?]).await?;
+        let writes = vec![self.key_write(&new.record, None)?];
+        self.admission.writes.run(&row.tenant, self.put_keys_under(row, writes)).await?;
         let record = &new.record;
-        self.known.created(&record.tenant, scope, record.period.as_ref());
+        self.known.created(&record.tenant, scope, record.period.as_ref(), row.epoch);
         Ok(new)
     }
 
@@ -204,7 +219,8 @@ impl Keyring {
         let state = if row.is_compromised(active) { KeyState::Compromised } else { KeyState::Deactivated };
         let by = Attribution::of_data_plane(SUCCEEDED);
         let old = active.record.clone().into_state(state, began.unix_millis, &by);
-        self.put_keys_under(row, vec![self.key_write(&old, Some(active))?, self.key_write(&new.record, None)?]).await?;
+        let writes = vec![self.key_write(&old, Some(active))?, self.key_write(&new.record, None)?];
+        self.admission.writes.run(&row.tenant, self.put_keys_under(row, writes)).await?;
         Ok(new)
     }
 
@@ -277,14 +293,14 @@ impl Keyring {
             // A key that does not seal has nothing to draw from.
             (false, _) => Arc::new(Budget::new(0)),
         };
-        let key = LoadedKey::verified(&data_key, &record, budget)?;
+        let keks = record.wrapped.as_ref().ok_or_else(Error::unopenable)?.expression();
+        let key = LoadedKey::verified(&data_key, &record, budget).map_err(|e| e.with_kek(&keks.to_string()))?;
         let mut seals_for =
             if seals { rotation.remaining(record.created_at, began.unix_millis) } else { Duration::ZERO };
         if let Some(left) = calendar.remaining(began.unix_millis)? {
             let ends = if is_ahead { left.saturating_add(length_of_next(calendar, began, left)?) } else { left };
             seals_for = seals_for.min(ends);
         }
-        let keks = record.wrapped.as_ref().ok_or_else(Error::unopenable)?.expression();
         let ttl = row.policy.key_cache_ttl();
         let opens = row.suspension(&record, began.unix_millis).is_none();
         let mut key = CachedKey::new(record.tenant, record.period, keks, key, began.monotonic, ttl, seals_for);
@@ -312,6 +328,14 @@ fn check_comes_next(row: &TenantRow, next: &PeriodLabel, began: Began) -> Result
 fn length_of_next(calendar: Period, began: Began, left: Duration) -> Result<Duration> {
     let turn = began.unix_millis.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
     Ok(calendar.remaining(turn)?.unwrap_or_default())
+}
+
+fn no_record() -> Error {
+    Error::unopenable().because("the key store shows no key record of this id for the tenant")
+}
+
+fn known_key(record: &KeyRecord) -> KnownKey {
+    KnownKey { key_id: record.key_id, made_epoch: record.made_epoch }
 }
 
 /// No key is made before the machine's clock is set: its age would be counted from then, and a retention run takes it away.

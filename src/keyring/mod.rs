@@ -1,14 +1,17 @@
 //! Floor 4: the keyring. The only place where KMS, store and clock meet: the cache, loading keys into it, purging it.
 
+pub(crate) mod admission;
 pub(crate) mod ahead;
 pub(crate) mod cache;
 pub(crate) mod cow_map;
 pub(crate) mod failures;
+pub(crate) mod fair_queue;
 pub(crate) mod flight;
 pub(crate) mod hands;
 pub(crate) mod hedge;
 pub(crate) mod known;
 pub(crate) mod loading;
+mod pausing;
 pub(crate) mod rollback;
 pub(crate) mod room_keys;
 pub(crate) mod rows;
@@ -18,9 +21,11 @@ pub(crate) mod watch;
 pub(crate) mod wrapping;
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::clock::Clock;
@@ -32,10 +37,11 @@ use crate::key::region::Region;
 use crate::key::revocation::Selector;
 use crate::key::room_record::RoomRecord;
 use crate::key::scope::Scope;
+use crate::keyring::admission::Admission;
 use crate::keyring::ahead::making_ahead;
 use crate::keyring::cache::{CachedKey, KeyCache, Slot, SlotRef};
 use crate::keyring::failures::Failures;
-use crate::keyring::flight::{Flights, Loaded, Stale, Wanted, landing};
+use crate::keyring::flight::{Flights, Loaded, Stale, Waiting, Wanted, landing};
 use crate::keyring::hedge::Hedge;
 use crate::keyring::known::Known;
 use crate::keyring::loading::When;
@@ -46,6 +52,7 @@ use crate::keyring::turns::Turns;
 use crate::keyring::usage::Usage;
 use crate::keyring::watch::{Watch, watching};
 use crate::kms::router::KmsRouter;
+use crate::retry::Patience;
 use crate::row::Stored;
 use crate::row::authority::{Authority, ControlKey};
 use crate::store::KeyStore;
@@ -55,8 +62,8 @@ use crate::watermark::Watermark;
 /// How often expired keys are taken out of memory. They stop being used at their end, whenever that is.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// How often a load starts over because a purge came in between, before its callers are told to retry.
-const STALE_LOADS: usize = 8;
+/// How long a load starts over because a purge or another node came in between, before its callers are told to retry.
+const CHANGING: Duration = Duration::from_secs(5);
 
 /// Keys in hand, and how to get more.
 pub(crate) struct Keyring {
@@ -65,6 +72,7 @@ pub(crate) struct Keyring {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cache: Arc<KeyCache>,
     pub(crate) watch: Watch,
+    pub(crate) admission: Admission,
     /// What verifies stored rows.
     pub(crate) authority: ArcSwap<Authority>,
     /// Where the room's keys come from; `None` where the store is trusted.
@@ -105,6 +113,7 @@ pub(crate) struct Parts {
 impl Keyring {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let keyring = Arc::new(Self {
+            admission: Admission::new(parts.store.capacity(), parts.kms.deadline(), parts.kms.calls_per_tenant()),
             store: parts.store,
             kms: parts.kms,
             clock: parts.clock,
@@ -197,7 +206,7 @@ impl Keyring {
     ) -> Loaded {
         match self.failures.of(&wanted, self.now()) {
             Some(failure) => Err(failure),
-            None => landing(self.start(wanted, in_hand)).await,
+            None => landing(self.start(wanted, false, in_hand)).await,
         }
     }
 
@@ -205,7 +214,7 @@ impl Keyring {
     #[cold]
     pub(crate) fn refresh(self: &Arc<Self>, wanted: Wanted) {
         if self.check_loads().is_ok() {
-            drop(self.start(wanted, || None));
+            drop(self.start(wanted, true, || None));
         }
     }
 
@@ -223,15 +232,23 @@ impl Keyring {
     fn start(
         self: &Arc<Self>,
         wanted: Wanted,
+        is_ahead: bool,
         in_hand: impl FnOnce() -> Option<Arc<CachedKey>>,
     ) -> tokio::sync::watch::Receiver<Option<Loaded>> {
         let keyring = Arc::clone(self);
-        let load = |wanted: Wanted, stale: Stale| async move {
+        let load = |wanted: Wanted, stale: Stale, waiting: Waiting| async move {
+            let turn = match select(pin!(keyring.admission.loads.turn(wanted.tenant())), pin!(waiting.given_up())).await
+            {
+                Either::Left((turn, _)) => turn?,
+                // Nobody hears it.
+                Either::Right(_) => return Err(given_up()),
+            };
             let loaded = keyring.load(&wanted, &stale).await;
             keyring.failures.note(&wanted, loaded.as_ref().err(), keyring.now());
+            turn.ended(loaded.as_ref().err());
             loaded
         };
-        self.flights.join(&self.loads_on(), wanted, in_hand, load)
+        self.flights.join(&self.loads_on(), wanted, is_ahead, in_hand, load)
     }
 
     /// Where loads run. A runtime of one thread may be idle, or blocked on another one: then nobody would drive them there.
@@ -243,7 +260,8 @@ impl Keyring {
     }
 
     async fn load(&self, wanted: &Wanted, stale: &Stale) -> Loaded {
-        for _ in 0..STALE_LOADS {
+        let mut patience = Patience::within(CHANGING);
+        while patience.tries_again().await {
             self.renew_lease().await?;
             stale.clear();
             let (loaded, slot) = match wanted {
@@ -294,6 +312,10 @@ impl Keyring {
             || self.flights.make_stale(tenant, may_be_covered),
         )
     }
+}
+
+fn given_up() -> Error {
+    Error::new(ErrorKind::Unavailable, "nobody waited for the key any more when its turn came")
 }
 
 fn changing() -> Error {

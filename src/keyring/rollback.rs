@@ -15,13 +15,14 @@ use crate::key::room_record::RoomRecord;
 use crate::key::row_digest::RowDigest;
 use crate::key::tenant::TenantRecord;
 use crate::keyring::Keyring;
+use crate::retry::Patience;
 use crate::row::Stored;
 use crate::row::frame::Kind;
 use crate::store::row::RowKey;
 use crate::watermark::{Mark, Subject, Watermark};
 
 /// How often a row is read again that others write meanwhile.
-const TRIES: usize = 8;
+const TRIES: u32 = 8;
 
 /// A row whose versions follow each other.
 pub(crate) trait Versioned {
@@ -235,7 +236,9 @@ impl Keyring {
     where
         T: Versioned + serde::Serialize + serde::de::DeserializeOwned,
     {
-        for left in (0..TRIES).rev() {
+        let mut ahead = Ok(());
+        let mut patience = Patience::default().at_most(TRIES);
+        while patience.tries_again().await {
             // Before the row: a row that is read later is at least as new.
             let mark = match &self.watermark {
                 Some(watermark) => watermark.read(subject).await?,
@@ -248,14 +251,13 @@ impl Keyring {
                 return Ok(None);
             };
             if self.believes(&row, subject, mark.as_ref(), what)? == Verdict::FurtherAhead {
-                if left == 0 {
-                    Verdict::FurtherAhead.believed(what)?;
-                }
+                ahead = Verdict::FurtherAhead.believed(what);
                 continue;
             }
             let mark = mark.filter(|_| self.watermark.is_some());
             return Ok(Some(Believed { row, mark }));
         }
+        ahead?;
         Err(rolled_back(what))
     }
 
@@ -344,12 +346,15 @@ impl Keyring {
 async fn raise_count(watermark: &Arc<dyn Watermark>, number: u64) -> Result<()> {
     let to =
         Mark { incarnation: Incarnation::from_bytes([0; 16]), epoch: number, digest: RowDigest::from_bytes([0; 32]) };
-    loop {
+    let mut patience = Patience::default();
+    while patience.tries_again().await {
         let now = watermark.read(&Subject::Log).await?;
         if now.is_some_and(|now| now.epoch >= number) || watermark.advance(&Subject::Log, now.as_ref(), &to).await? {
             return Ok(());
         }
     }
+    let message = "the watermark's count of decisions is being changed over and over; the decision stands and is heard of; repeat it";
+    Err(Error::new(ErrorKind::Unavailable, message))
 }
 
 #[cfg(test)]

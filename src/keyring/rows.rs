@@ -129,6 +129,14 @@ impl Keyring {
         believed.map(|it| it.row).map_err(|e| e.with_tenant(tenant.as_str()))
     }
 
+    /// The same for the data plane, which waits for its turn at the store.
+    ///
+    /// # Errors
+    /// As [`Self::tenant`]; `Overloaded`.
+    pub(crate) async fn tenant_in_turn(&self, tenant: &TenantId) -> Result<TenantRow> {
+        self.admission.reads.run(tenant, self.tenant(tenant)).await
+    }
+
     /// A tenant's key record by its id.
     ///
     /// # Errors
@@ -197,18 +205,28 @@ impl Keyring {
         }
     }
 
+    /// Removes key records: those that nobody else changed meanwhile. Says how many.
+    pub(crate) async fn remove_keys(&self, rows: &[KeyRow]) -> Result<u64> {
+        let removal = |row: &KeyRow| {
+            let key = RowKey::Key(row.tenant.clone(), row.key_id);
+            Write { key, expected: Some(row.digest), change: RowChange::Remove }
+        };
+        let left = self.put_what_stands(rows.iter().map(removal).collect()).await?;
+        Ok(left.iter().filter(|written| **written).count() as u64)
+    }
+
     /// Writes changed key records: those that nobody else changed meanwhile. Says of each whether it was written.
     pub(crate) async fn put_keys(&self, changed: &[(KeyRow, KeyRecord)]) -> Result<Vec<bool>> {
-        let mut written = vec![true; changed.len()];
+        let writes: Vec<Write> =
+            changed.iter().map(|(old, new)| self.key_write(new, Some(old))).collect::<Result<_>>()?;
+        self.put_what_stands(writes).await
+    }
+
+    /// Writes those of `writes` that nobody else got in the way of. Says of each whether it was written.
+    async fn put_what_stands(&self, mut writes: Vec<Write>) -> Result<Vec<bool>> {
+        let mut written = vec![true; writes.len()];
+        let mut places: Vec<usize> = (0..writes.len()).collect();
         loop {
-            let mut places = Vec::new();
-            let mut writes = Vec::new();
-            for (place, (old, new)) in
-                changed.iter().enumerate().filter(|(place, _)| written.get(*place) == Some(&true))
-            {
-                places.push(place);
-                writes.push(self.key_write(new, Some(old))?);
-            }
             if writes.is_empty() {
                 return Ok(written);
             }
@@ -216,14 +234,17 @@ impl Keyring {
                 return Ok(written);
             };
             // All or nothing: the others are tried again without those that were in the way.
-            let mut fewer = false;
+            let before = writes.len();
             for place in lost.iter().filter_map(|at| places.get(*at)) {
                 if let Some(written) = written.get_mut(*place) {
-                    fewer = true;
                     *written = false;
                 }
             }
-            if !fewer {
+            let stands = |place: &usize| written.get(*place) == Some(&true);
+            writes =
+                writes.into_iter().zip(&places).filter(|(_, place)| stands(place)).map(|(write, _)| write).collect();
+            places.retain(stands);
+            if writes.len() == before {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     "the key store names no row that was in the way; retry",

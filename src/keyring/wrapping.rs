@@ -101,7 +101,7 @@ impl Keyring {
         row.check_record(record)?;
         let context = record.encryption_context()?;
         let data_key = self.open_all(row, wrapped, &context).await?;
-        verify(&data_key, record).map(|()| data_key)
+        verify(&data_key, record).map(|()| data_key).map_err(|e| named(e, wrapped))
     }
 
     fn open_all<'a>(
@@ -113,21 +113,22 @@ impl Keyring {
         Box::pin(async move {
             match wrapped {
                 WrappedKey::One(wrapping) => self.open_one(row, wrapping, context).await,
-                WrappedKey::AnyOf(of) => {
+                WrappedKey::AnyOf(members) => {
                     let mut keys = Vec::new();
-                    for opened in join_all(of.iter().map(|w| self.open_all(row, w, context))).await {
+                    for opened in join_all(members.iter().map(|w| self.open_all(row, w, context))).await {
                         keys.push(opened?);
                     }
                     let first = keys.pop().ok_or_else(no_wrapping)?;
                     if keys.iter().all(|key| key.ct_eq(&first)) {
                         return Ok(first);
                     }
-                    Err(Error::new(ErrorKind::KeyMismatch, "the wrappings of a data key give different keys"))
+                    let different = "the wrappings of a data key give different keys";
+                    Err(named(Error::new(ErrorKind::KeyMismatch, different), wrapped))
                 }
-                WrappedKey::AllOf(of) => {
+                WrappedKey::AllOf(components) => {
                     let context = &context.for_component()?;
-                    let opened = join_all(of.iter().map(|w| self.open_all(row, w, context))).await;
-                    split::join(&opened.into_iter().collect::<Result<Vec<_>>>()?)
+                    let opened = join_all(components.iter().map(|w| self.open_all(row, w, context))).await;
+                    split::join(&opened.into_iter().collect::<Result<Vec<_>>>()?).map_err(|e| named(e, wrapped))
                 }
             }
         })
@@ -162,7 +163,10 @@ impl Keyring {
             .first_of(alternatives.iter().copied(), |wrapped| {
                 Box::pin(async move {
                     let data_key = self.open_any(row, wrapped, within, refused).await?;
-                    verify(&data_key, record).inspect_err(|_| another.store(true, Ordering::Relaxed))?;
+                    verify(&data_key, record).map_err(|e| {
+                        another.store(true, Ordering::Relaxed);
+                        named(e, wrapped)
+                    })?;
                     Ok(data_key)
                 })
             })
@@ -262,7 +266,7 @@ impl Keyring {
                         }
                     }
                     match failure {
-                        None => split::join(&components),
+                        None => split::join(&components).map_err(|e| named(e, wrapped)),
                         Some(e) => Err(e),
                     }
                 }
@@ -288,6 +292,11 @@ impl Keyring {
         let dropped = self.cache.purge(tenant, lost, meanwhile);
         tracing::warn!(%tenant, ?denied, dropped, "the KMS denies the tenant's KEK: its cached keys are dropped");
     }
+}
+
+/// Names what was unwrapped by, where no KMS did: one KEK, or the expression of several that gave a key together.
+fn named(e: Error, wrapped: &WrappedKey) -> Error {
+    e.with_kek(&wrapped.expression().to_string())
 }
 
 /// Of the failures of alternatives: one that may pass counts more than a denial.

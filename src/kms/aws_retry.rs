@@ -49,7 +49,7 @@ impl RetryPolicy {
     /// For calls that no message waits for, and that may make an RSA key.
     pub(crate) fn at_leisure(self) -> Self {
         let attempt_timeout = self.attempt_timeout.max(Duration::from_secs(10));
-        Self { attempt_timeout, call_timeout: self.call_timeout.max(3 * attempt_timeout), ..self }
+        Self { attempt_timeout, call_timeout: self.call_timeout.max(attempt_timeout.saturating_mul(3)), ..self }
     }
 
     /// Runs `attempt` until it succeeds, fails for good, or attempts, budget or time are used up; then the last failure
@@ -58,18 +58,19 @@ impl RetryPolicy {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let end = Instant::now() + self.call_timeout;
+        let began = Instant::now();
+        let left = || self.call_timeout.saturating_sub(began.elapsed());
         let mut attempts = 0;
         loop {
-            let left = end.saturating_duration_since(Instant::now()).min(self.attempt_timeout);
-            let failure = match timeout(left, attempt()).await {
+            let limit = left().min(self.attempt_timeout);
+            let failure = match timeout(limit, attempt()).await {
                 Ok(Ok(done)) => {
                     budget.refund();
                     return Ok(done);
                 }
                 Ok(Err(failure)) => failure,
                 Err(_) => {
-                    let late = format!("AWS KMS did not answer within {left:?}; check the endpoint and the network");
+                    let late = format!("AWS KMS did not answer within {limit:?}; check the endpoint and the network");
                     Failure { error: Error::new(ErrorKind::Unavailable, late), passes: true }
                 }
             };
@@ -78,7 +79,7 @@ impl RetryPolicy {
                 return Err(failure.error);
             }
             let pause = full_jitter(longest_pause(attempts), random_fraction());
-            if Instant::now() + pause >= end || !budget.take() {
+            if pause >= left() || !budget.take() {
                 return Err(failure.error);
             }
             tracing::debug!(error = %failure.error, attempts, ?pause, "AWS KMS failed, trying again");
@@ -186,6 +187,18 @@ mod tests {
         let began = Instant::now();
         short.run(&RetryBudget::new(100), silent).await.unwrap_err();
         assert!(began.elapsed() <= short.call_timeout + Duration::from_millis(2)); // the paused clock, in steps of 1 ms
+    }
+
+    // "Without a deadline" is said by a time without end, which no instant is reached by.
+    #[tokio::test(start_paused = true)]
+    async fn timeouts_without_end_are_none() {
+        for policy in [
+            RetryPolicy { call_timeout: Duration::MAX, ..POLICY },
+            RetryPolicy { attempts: 4, attempt_timeout: Duration::MAX, call_timeout: Duration::MAX }.at_leisure(),
+        ] {
+            assert_eq!(policy.run(&RetryBudget::new(1), || async { Ok(7) }).await.unwrap(), 7);
+            assert_eq!(attempts_of(policy, &RetryBudget::new(100), true).await, 4);
+        }
     }
 
     #[test]

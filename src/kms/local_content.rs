@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 
 use crate::crypto::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::json::{Object, present};
 use crate::key::kek::KekUri;
 use crate::key::region::Region;
-use crate::kms::json_object::{Object, present};
 use crate::kms::local::{no_such_kek, take_kek, uri};
 
 const BARE: u32 = 1;

@@ -26,7 +26,6 @@ mod aws_range;
 mod aws_retry;
 #[cfg(feature = "byok")]
 pub(crate) mod import_ticket;
-mod json_object;
 pub(crate) mod local;
 pub(crate) mod local_content;
 pub(crate) mod local_file;

@@ -199,6 +199,8 @@ mod tests {
         let keks: KekExpression = "any_of(all_of(local:a, local:b), local:c)".parse().unwrap();
         let total = |calls: &Calls| calls.values().sum::<f64>();
         close(total(&loading(&keks)), 2.0, 1e-9);
+        // As the walks count that pace themselves by it.
+        assert_eq!((keks.calls_to_unwrap(), keks.calls_to_wrap()), (2, 3));
         let policy = TenantPolicy::new(keks, crate::key::region::Region::new("eu").unwrap());
         close(total(&making(&policy)), 6.0, 1e-9);
         close(total(&making(&policy.verify_new_keys(false))), 3.0, 1e-9);

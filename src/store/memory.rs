@@ -12,6 +12,7 @@ use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
 use crate::key::state::KeyState;
+use crate::store::StoreCapacity;
 use crate::store::row::{self, KeyIndex, Log, Put, RowChange, RowKey, StoreIdentity, Write};
 use crate::store::signal::Signal;
 use crate::store::{KeyStore, LogEntry};
@@ -75,14 +76,17 @@ impl Tables {
         let mut moved: BTreeMap<Slot, Option<KeyId>> = BTreeMap::new();
         let mut second = Vec::new();
         for (at, write) in writes.iter().enumerate() {
-            let (RowKey::Key(tenant, id), RowChange::Put(_, Some(index))) = (&write.key, &write.change) else {
-                continue;
+            let RowKey::Key(tenant, id) = &write.key else { continue };
+            let index = match &write.change {
+                RowChange::Put(_, index) => index.as_ref(),
+                RowChange::Remove => None,
+                RowChange::Keep => continue,
             };
             let before = self.index.get(&(tenant.clone(), *id)).and_then(|before| slot(tenant, before));
             if let Some(left) = before {
                 moved.insert(left, None);
             }
-            if let Some(taken) = slot(tenant, index) {
+            if let Some(taken) = index.and_then(|index| slot(tenant, index)) {
                 let holder = moved.get(&taken).copied().unwrap_or_else(|| self.active.get(&taken).copied());
                 if holder.is_some() {
                     second.push(at);
@@ -125,6 +129,11 @@ impl MemoryKeyStore {
 
 #[async_trait]
 impl KeyStore for MemoryKeyStore {
+    /// Nothing here waits.
+    fn capacity(&self) -> StoreCapacity {
+        StoreCapacity::new(256, 256)
+    }
+
     async fn get(&self, key: &RowKey) -> Result<Option<Vec<u8>>> {
         Ok(self.tables().rows.get(key).cloned())
     }
@@ -186,8 +195,10 @@ impl KeyStore for MemoryKeyStore {
         let entry = entry.map(|entry| entry(number));
         entry.iter().try_for_each(|entry| row::check_length(entry))?;
         for write in writes {
-            if let RowChange::Put(bytes, index) = &write.change {
-                tables.set(&write.key, Some(bytes.clone()), index.clone());
+            match &write.change {
+                RowChange::Put(bytes, index) => tables.set(&write.key, Some(bytes.clone()), index.clone()),
+                RowChange::Remove => tables.set(&write.key, None, None),
+                RowChange::Keep => {}
             }
         }
         let Some(entry) = entry else { return Ok(Put::Written(None)) };

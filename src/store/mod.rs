@@ -1,5 +1,6 @@
 //! Layer 3: key stores. The [`KeyStore`] trait and one file a backend; SQL lives only here.
 
+mod capacity;
 pub(crate) mod memory;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -16,6 +17,7 @@ use crate::error::Result;
 use crate::key::id::{KeyId, TenantId};
 use crate::key::period::PeriodLabel;
 use crate::key::scope::Scope;
+pub use crate::store::capacity::StoreCapacity;
 use crate::store::row::{Log, Put, RowKey, Write};
 
 /// Makes the bytes of a log entry once its number is known. Called within the transaction that adds it, and again, perhaps for
@@ -41,8 +43,11 @@ pub type LogEntry<'a> = &'a (dyn Fn(u64) -> Vec<u8> + Send + Sync);
 /// - *Freshness*: [`Self::log`] answers only from the store that takes writes, not from a standby behind it.
 /// - *Tenancy*: every key is found under its tenant only; another tenant's key of the same id does not exist.
 /// - *Bytes*: rows up to 16 MiB come back as they were put.
+/// - *Removal*: a data key's row that is taken away is not there any more, under its id, in lists or as an Active key; another one may
+///   be put in its place.
 /// - *Refusals*: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a `put` that names a row twice, a data key's row without
-///   its index, another row with one, or a journal entry with the number 0; [`Limit`](crate::ErrorKind::Limit) for more bytes,
+///   its index, another row with one, a journal entry with the number 0, or a row to take away that is no data key's or comes without
+///   the version expected; [`Limit`](crate::ErrorKind::Limit) for more bytes,
 ///   of a row or of an entry. Nothing is written then.
 /// - *Errors*: [`Unavailable`](crate::ErrorKind::Unavailable) if nothing can be said at present,
 ///   [`StoreFault`](crate::ErrorKind::StoreFault) if nothing can before somebody acts (full, corrupt, set up wrongly); never a
@@ -88,6 +93,12 @@ pub trait KeyStore: Send + Sync + 'static {
     /// now. What it no longer keeps, it leaves out.
     async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log>;
 
+    /// How many calls the data plane makes at once. Those beyond wait for their turn, by turns between tenants, before any
+    /// deadline of the store begins. The lease and the control plane ask besides: leave them some connections.
+    fn capacity(&self) -> StoreCapacity {
+        StoreCapacity::default()
+    }
+
     /// Resolves when the log may have grown. A store that is not told never does: then the log is only polled.
     async fn changed(&self) {
         std::future::pending::<()>().await;
@@ -132,6 +143,10 @@ impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
 
     async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log> {
         (**self).log(after, limit).await
+    }
+
+    fn capacity(&self) -> StoreCapacity {
+        (**self).capacity()
     }
 
     async fn changed(&self) {

@@ -48,6 +48,8 @@ pub enum RowChange {
     Keep,
     /// These bytes take its place. A data key's row comes with its index, no other row does.
     Put(Vec<u8>, Option<KeyIndex>),
+    /// It is taken away, with its index. Of data keys' rows alone, and only of a version that is expected.
+    Remove,
 }
 
 /// One row of a [`KeyStore::put`](super::KeyStore::put).
@@ -91,8 +93,8 @@ pub struct Log {
 /// Refuses what no store takes.
 ///
 /// # Errors
-/// `InvalidArgument` if a row is named twice, has an index and is no data key's or the reverse, or is a journal's with the
-/// number 0; `Limit` beyond [`MAX_ROW`].
+/// `InvalidArgument` if a row is named twice, has an index and is no data key's or the reverse, is a journal's with the
+/// number 0, or is to be taken away and is no data key's or of no expected version; `Limit` beyond [`MAX_ROW`].
 pub(crate) fn check(writes: &[Write]) -> Result<()> {
     let mut keys: Vec<&RowKey> = writes.iter().map(|write| &write.key).collect();
     keys.sort_unstable();
@@ -103,8 +105,14 @@ pub(crate) fn check(writes: &[Write]) -> Result<()> {
         return Err(Error::invalid("a journal's entries are numbered from 1"));
     }
     for write in writes {
+        let is_key = matches!(write.key, RowKey::Key(..));
+        if write.change == RowChange::Remove && (!is_key || write.expected.is_none()) {
+            return Err(Error::invalid(
+                "a data key's row is taken away in the version that is expected, and no other row is",
+            ));
+        }
         let RowChange::Put(bytes, index) = &write.change else { continue };
-        if index.is_some() != matches!(write.key, RowKey::Key(..)) {
+        if index.is_some() != is_key {
             return Err(Error::invalid("a data key's row comes with its index, no other row does"));
         }
         check_length(bytes)?;

@@ -80,7 +80,7 @@ macro_rules! put_points {
 
 /// One `put` writes rows of several kinds: it is named after the first of these that it writes.
 fn put_points(writes: &[Write]) -> [&'static str; 2] {
-    let written = |kind: fn(&Write) -> bool| writes.iter().any(|w| matches!(w.change, RowChange::Put(..)) && kind(w));
+    let written = |kind: fn(&Write) -> bool| writes.iter().any(|w| w.change != RowChange::Keep && kind(w));
     if written(|w| w.key == RowKey::Room) {
         put_points!("room")
     } else if written(|w| w.key == RowKey::Fleet) {

@@ -173,3 +173,35 @@ fn a_failing_writer_loses_nothing_that_it_took() {
     writer.finish().unwrap();
     assert!(*open(&keys, &flaky.0).unwrap() == *plaintext);
 }
+
+/// A writer that would block is not lost with what it has not taken yet.
+#[test]
+fn a_writer_that_would_block_at_the_end_gets_the_rest_later() {
+    struct Full(Vec<u8>, usize);
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0.len() >= self.1 {
+                return Err(std::io::ErrorKind::WouldBlock.into());
+            }
+            let len = bytes.len().min(self.1 - self.0.len());
+            self.0.extend_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (plaintext, keys) = (plain(2 * CHUNK + 5), keys(Suite::Aes256Gcm));
+    let mut writer = keys.sealer(CONTEXT).unwrap().writer(Full(Vec::new(), 0));
+    writer.write_all(&plaintext).unwrap();
+    let mut refused = 0;
+    while let Err(e) = writer.try_finish() {
+        assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock);
+        assert!(writer.write(b"more").is_err(), "nothing comes behind the last chunk");
+        writer.get_mut().1 += 1_000;
+        refused += 1;
+        assert!(refused < 100, "it does not get on");
+    }
+    assert!(refused > 30 && writer.try_finish().is_ok(), "{refused}");
+    assert!(*open(&keys, &writer.into_inner().0).unwrap() == *plaintext);
+}

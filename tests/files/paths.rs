@@ -1,9 +1,11 @@
 //! Paths: whole or not at all, permissions kept, nothing left behind.
 
 use std::fs;
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use strongroom::{CancelFlag, Error, ErrorKind, FileHead, FileOptions, Suite};
 use tempfile::TempDir;
@@ -279,4 +281,83 @@ fn what_is_not_whole_has_no_name() {
     assert_eq!(*seen.lock().unwrap(), [2; 4], "more than the source and what was sealed");
     assert!(fs::read(&back).unwrap() == plain(3 * BLOCK));
     assert_eq!(names(&dir), ["back", "from", "sealed"]);
+}
+
+/// Half an old file and half a new one would be authentic from then on.
+#[test]
+fn a_source_that_is_changed_while_it_is_sealed_is_not_sealed() {
+    const SIZE: u64 = 40 * BLOCK as u64;
+    let changes: [fn(&mut fs::File); 3] = [
+        |file| file.set_len(SIZE / 2).unwrap(),
+        |file| file.set_len(SIZE + 1).unwrap(),
+        |file| {
+            file.write_all(b"other bytes in their place").unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
+        },
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+    let plaintext = plain(SIZE as usize);
+    for (which, change) in changes.into_iter().enumerate() {
+        fs::write(&from, &plaintext).unwrap();
+        fs::write(&to, "what was there").unwrap();
+        let file = Mutex::new(Some(fs::OpenOptions::new().write(true).open(&from).unwrap()));
+        let options = options(2).on_progress(move |_| {
+            if let Some(mut file) = file.lock().unwrap().take() {
+                change(&mut file);
+            }
+        });
+        let refused = seal_path(&from, &to, &options).unwrap_err();
+        assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::Io, false), "{which}: {refused}");
+        assert!(refused.to_string().contains("changed while it was being sealed"), "{which}: {refused}");
+        assert_eq!(fs::read(&to).unwrap(), b"what was there", "{which}");
+        assert_eq!(names(&dir), ["from", "to"], "{which}");
+    }
+}
+
+/// A writer keeps what it was given, and no error says otherwise. What it has is refused as cut short.
+#[test]
+fn what_a_pipe_wrote_before_it_was_stopped_is_there_and_is_not_denied() {
+    let text = plain(5 * BLOCK);
+    let is_true = |error: &strongroom::Error, written: &[u8]| {
+        assert!(!written.is_empty() && !error.to_string().contains("left behind"), "{error}");
+    };
+    let stopped = || {
+        let flag = CancelFlag::new();
+        let stop = flag.clone();
+        options(1).cancelled_by(&flag).on_progress(move |_| stop.cancel())
+    };
+    let mut sealed = Vec::new();
+    let sealer = keys(Suite::Aes256Gcm).sealer(CONTEXT).unwrap();
+    let cancelled = sealer.pipe_blocking(&text[..], &mut sealed, &stopped()).unwrap_err();
+    assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
+    is_true(&cancelled, &sealed);
+    let head = FileHead::parse(&sealed).unwrap();
+    let opener = || keys(Suite::Aes256Gcm).opener(&head, CONTEXT).unwrap();
+    let refused = opener().open_bytes(&sealed).map(|_| ()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unopenable);
+    // A source that fails half-way.
+    let failing = std::io::Read::chain(&text[..2 * BLOCK], FailingRead);
+    let mut sealed = Vec::new();
+    let sealer = keys(Suite::Aes256Gcm).sealer(CONTEXT).unwrap();
+    let failed = sealer.pipe_blocking(failing, &mut sealed, &options(1)).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Io);
+    is_true(&failed, &sealed);
+    let whole = keys(Suite::Aes256Gcm).sealer(CONTEXT).unwrap();
+    let head = whole.head().clone();
+    let whole = whole.seal_bytes(&text).unwrap();
+    let opener = keys(Suite::Aes256Gcm).opener(&head, CONTEXT).unwrap();
+    let mut opened = Vec::new();
+    let cancelled = opener.pipe_blocking(&whole[head.as_bytes().len()..], &mut opened, &stopped()).unwrap_err();
+    assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
+    is_true(&cancelled, &opened);
+    assert!(text.starts_with(&opened), "what it has is verified");
+}
+
+struct FailingRead;
+
+impl std::io::Read for FailingRead {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("the network is away"))
+    }
 }

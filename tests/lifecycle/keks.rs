@@ -237,3 +237,84 @@ async fn an_expression_that_the_kms_cannot_serve_is_refused_at_enrolment() {
     }
     assert_eq!(known.as_str(), "local:known");
 }
+
+/// What documents say of KMS calls goes by the expression: each KEK wraps and proves, and to load it takes the first of `any_of` and all of
+/// `all_of`.
+#[tokio::test]
+async fn kms_calls_are_those_that_the_expression_asks_for() {
+    for (expression, to_make, to_load) in [
+        ("local:acme", 2, 1),
+        ("any_of(local:acme, local:b)", 4, 1),
+        ("all_of(local:acme, local:b, local:c)", 6, 3),
+        ("any_of(all_of(local:acme, local:b), local:c)", 6, 2),
+    ] {
+        let fleet = Fleet::new().await;
+        for name in ["b", "c"] {
+            fleet.kek(name, EU);
+        }
+        let admin = fleet.node.admin("a test", "to test").unwrap();
+        admin.rewrap("acme", expression.parse::<strongroom::KekExpression>().unwrap(), &gently()).await.unwrap();
+        let scope = channel(&fleet.node, "C9").await;
+        let before = fleet.kms.calls();
+        let first = scope.seal(&[], b"x").await.unwrap();
+        assert_eq!(fleet.kms.calls() - before, to_make, "to make a key under {expression}");
+        admin.rotate("acme", &[("channel", "C9")]).await.unwrap();
+        let second = scope.seal(&[], b"x").await.unwrap();
+        admin.purge("acme").unwrap();
+        let before = fleet.kms.calls();
+        let rows = [&first, &second, &first].map(|envelope| strongroom::PageRow { context: &[], envelope });
+        assert!(scope.open_page(&rows).await.iter().all(Result::is_ok));
+        assert_eq!(fleet.kms.calls() - before, 2 * to_load, "to load two keys under {expression}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_another_one_is_said_to_be_of_which_keks() {
+    for expression in ["local:acme", "all_of(local:acme, local:b)", "any_of(local:acme, local:b)"] {
+        let fleet = Fleet::new().await;
+        fleet.kek("b", EU);
+        let admin = fleet.node.admin("a test", "to test").unwrap();
+        admin.rewrap("acme", expression.parse::<strongroom::KekExpression>().unwrap(), &gently()).await.unwrap();
+        let scope = channel(&fleet.node, "C9").await;
+        let sealed = scope.seal(&[], b"x").await.unwrap();
+        admin.purge("acme").unwrap();
+        fleet.kms.set(Fault::WrongKey);
+        let refused = scope.open(&[], &sealed).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::KeyMismatch, "{refused}");
+        let named = refused.kek().unwrap_or_else(|| panic!("{expression}: names no KEK: {refused}"));
+        assert!(expression.contains(named), "{expression}: {named}");
+    }
+}
+
+/// What a synchronous handle says to await is what helps.
+#[tokio::test]
+async fn a_hot_handle_without_a_key_says_what_loads_that_key() {
+    let fleet = Fleet::new().await;
+    let scope = channel(&fleet.node, "C9").await;
+    let old = scope.seal(&[], b"old").await.unwrap();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
+    admin.rotate("acme", &[("channel", "C9")]).await.unwrap();
+    let hot = channel(&fleet.other, "C9").await.hot().await.unwrap();
+    let refused = hot.open(&[], &old).map(|_| ()).unwrap_err();
+    assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::NotLoaded, false));
+    assert!(refused.to_string().contains("`prepare`") && !refused.to_string().contains("`refresh`"), "{refused}");
+    hot.refresh().await.unwrap();
+    assert_eq!(
+        hot.open(&[], &old).map(|_| ()).unwrap_err().kind(),
+        ErrorKind::NotLoaded,
+        "an older key is not refreshed"
+    );
+    hot.prepare(&old).await.unwrap();
+    assert_eq!(&*hot.open(&[], &old).unwrap(), b"old");
+    let mut in_place = old.clone();
+    assert_eq!(hot.open_in_place(&[], &mut in_place).unwrap(), b"old");
+    fleet.other.admin("a test", "to test").unwrap().purge("acme").unwrap();
+    let mut out = Vec::new();
+    for refused in [hot.seal(&[], b"x").map(|_| ()), hot.seal_into(&[], b"x", &mut out)] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotLoaded);
+        assert!(refused.to_string().contains("`refresh`") && !refused.to_string().contains("`prepare`"), "{refused}");
+    }
+    hot.refresh().await.unwrap();
+    hot.seal(&[], b"x").unwrap();
+}

@@ -147,6 +147,82 @@ async fn a_pace_holds_within_a_page_too() {
     assert!(calls <= 1 + 2 * 10, "{calls} calls in the first second");
 }
 
+/// A local KMS that notes when it is asked.
+#[derive(Clone)]
+struct Noting(LocalKms, Arc<Mutex<Vec<tokio::time::Instant>>>);
+
+impl Noting {
+    fn note(&self) {
+        self.1.lock().unwrap().push(tokio::time::Instant::now());
+    }
+}
+
+#[async_trait::async_trait]
+impl Kms for Noting {
+    fn scheme(&self) -> &str {
+        self.0.scheme()
+    }
+
+    async fn describe(&self, kek: &KekUri) -> Result<KekDescription, Error> {
+        self.0.describe(kek).await
+    }
+
+    async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, key: &DataKey) -> Result<Vec<u8>, Error> {
+        self.note();
+        self.0.wrap(kek, context, key).await
+    }
+
+    async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey, Error> {
+        self.note();
+        self.0.unwrap(kek, context, wrapped).await
+    }
+}
+
+/// Each KMS call of a walk has its turn, those that prove what was wrapped too, and those of each holder of an expression.
+#[tokio::test(start_paused = true)]
+async fn no_walk_asks_the_kms_more_often_than_its_pace() {
+    let kms = Noting(LocalKms::in_memory(), Arc::default());
+    let builder = Strongroom::builder().serving([EU]).key_store(MemoryKeyStore::default()).kms(kms.clone());
+    let room = builder.trusting_the_key_store().build().await.unwrap();
+    let admin = room.admin("a test", "to test").unwrap();
+    for name in ["a", "b", "c", "acme"] {
+        kms.0.create_kek(name, region(EU)).unwrap();
+    }
+    let both = |one: &str| -> strongroom::KekExpression { format!("all_of(local:{one}, local:c)").parse().unwrap() };
+    let policy = TenantPolicy::new(both("a"), region(EU)).scope_by(["channel"]).allow_unbound_messages();
+    admin.enroll("acme", policy).await.unwrap();
+    for n in 0..30 {
+        channel(&room, &format!("C{n}")).await.seal(&[], b"x").await.unwrap();
+    }
+    let options = WalkOptions::default().per_second(10);
+    let worst = |what: &str, each: usize| {
+        let times = std::mem::take(&mut *kms.1.lock().unwrap());
+        assert_eq!(times.len(), 30 * each, "{what}: KMS calls of 30 records");
+        let within = |at: &tokio::time::Instant| {
+            times.iter().filter(|other| *other >= at && **other < *at + Duration::from_secs(1)).count()
+        };
+        // One operation of two holders asks both at once.
+        let most = times.iter().map(within).max().unwrap();
+        assert!(most <= 10 + 2, "{what}: {most} KMS calls within a second");
+    };
+    kms.1.lock().unwrap().clear();
+    admin.rewrap("acme", both("b"), &options).await.unwrap();
+    worst("rewrap", 2 + 2 + 2);
+    admin.rewrap("acme", both("b"), &options).await.unwrap();
+    worst("rewrap under the same KEKs", 2 + 2 + 2);
+    let to = strongroom::ExportTo::Foreign("local:acme".parse().unwrap());
+    admin.export("acme", to, &options, |_| Ok(())).await.unwrap();
+    worst("export", 2 + 2);
+    // Where no KMS is asked, records have the pace.
+    let began = tokio::time::Instant::now();
+    assert_eq!(admin.rotate_all("acme", Selector::everything(), &options).await.unwrap().done, 30);
+    assert!(began.elapsed() >= Duration::from_secs(2), "30 records at 10 a second took {:?}", began.elapsed());
+    let erasure = admin.erase("acme", Selector::everything(), Duration::ZERO).await.unwrap();
+    let began = tokio::time::Instant::now();
+    assert_eq!(admin.carry_out_erasure("acme", &erasure.id, &options).await.unwrap().done, 30);
+    assert!(began.elapsed() >= Duration::from_secs(2), "30 records at 10 a second took {:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn rows_that_do_not_read_are_named_and_passed_over() {
     let fleet = Fleet::new().await;
@@ -363,4 +439,28 @@ async fn a_preview_tells_hours_and_days_apart() {
         assert_eq!(first.field().0, last.field().0, "{preview}");
     }
     assert_eq!(preview.rows.iter().map(|row| row.keys).sum::<u64>(), 3);
+}
+
+#[tokio::test]
+async fn a_preview_says_no_key_to_come_where_new_keys_are_of_another_kind_of_period() {
+    let fleet = Fleet::with(|p| p.period(strongroom::Period::Hour)).await;
+    let admin = fleet.node.admin("a test", "to test").unwrap();
+    channel(&fleet.node, "C9").await.seal(&[], b"x").await.unwrap();
+    let label = |text| strongroom::PeriodLabel::new(text).unwrap();
+    let this_hour = label("hour=2026-11-22T05Z");
+    let covers_new = async |selector: Selector| admin.preview("acme", &selector).await.unwrap().covers_new;
+    assert!(covers_new(Selector::everything().from(this_hour.clone())).await);
+    assert!(covers_new(Selector::everything().to(this_hour.clone())).await);
+    crate::set_policy(&admin, |p| p.period(strongroom::Period::Day)).await.unwrap();
+    for over in [
+        Selector::everything().from(this_hour.clone()),
+        Selector::everything().from(this_hour.clone()).to(label("hour=2026-11-22T09Z")),
+        Selector::everything().to(label("hour=2026-12-22T05Z")),
+        Selector::fields([("hour", "2026-11-22T05Z")]),
+    ] {
+        assert!(!covers_new(over.clone()).await, "{over}: new keys are of days");
+    }
+    assert!(covers_new(Selector::everything().from(label("day=2026-11-22"))).await);
+    crate::set_policy(&admin, |p| p.period(strongroom::Period::None)).await.unwrap();
+    assert!(!covers_new(Selector::everything().from(this_hour)).await, "new keys have no period");
 }

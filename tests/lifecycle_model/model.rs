@@ -108,6 +108,8 @@ pub(crate) struct Model {
     pub(crate) rewrap: Option<(usize, u64)>,
     /// Whether every record is wrapped for the policy's KEKs, but for a rewrap under way.
     pub(crate) settled: bool,
+    /// Whether a migration was finished from each place.
+    pub(crate) finished: [bool; 2],
 }
 
 type Predicted<T> = Result<T, ErrorKind>;
@@ -210,7 +212,8 @@ impl Model {
     /// The key under which a message of `key` is sealed anew; `None` if it need not be.
     pub(crate) fn reseal(&mut self, key: usize) -> Predicted<Option<usize>> {
         let Key { state, channel, span, .. } = self.keys[key];
-        if state == State::Active && self.is_as_the_policy_says(key) {
+        let is_revoked = self.check_not_revoked(channel, span).is_err();
+        if state == State::Active && self.is_as_the_policy_says(key) && !is_revoked {
             return Ok(None);
         }
         self.open(key)?;
@@ -355,13 +358,14 @@ impl Model {
             return Err(ErrorKind::InvalidArgument);
         }
         if !self.policy.allows(from) {
-            let was_there = self.keys.iter().any(|key| key.place == from);
+            let was_there = self.finished[from as usize] || self.keys.iter().any(|key| key.place == from);
             return if was_there { Ok(()) } else { Err(ErrorKind::InvalidArgument) };
         }
         if left > 0 || self.rewrap.is_some() {
             return Err(ErrorKind::Conflict);
         }
         self.policy.allowed[from as usize] = false;
+        self.finished[from as usize] = true;
         self.epoch += 1;
         Ok(())
     }

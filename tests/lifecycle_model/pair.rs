@@ -135,6 +135,7 @@ impl<'a> Pair<'a> {
             erasures: Vec::new(),
             rewrap: None,
             settled: true,
+            finished: [false; 2],
         };
         let (ids, erasures, messages, replaced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { endings, nodes, stale: [false; 2], kms, clock, model, ids, erasures, messages, replaced }

@@ -14,7 +14,27 @@ use crate::store::row::{Log, StoreIdentity, check_length, signed};
 /// How many entries the log keeps.
 const LOG: i64 = 10_000;
 
-/// Adds an entry: takes the next number, whose row stays locked until the commit (see the migration), drops what is too old, and
+/// Names the turns to add to the log among the database's advisory locks, together with the number of the table: the first bytes of
+/// SHA-256 of "strongroom log of changes".
+const TURNS: i32 = i32::from_be_bytes([0xbf, 0xc4, 0xe6, 0x2c]);
+/// Waits for the turn, which ends with the transaction; and lets no silence keep it for long.
+const TURN: &str = "
+    SELECT set_config('idle_in_transaction_session_timeout', LEAST($1::int, (extract(epoch FROM
+            current_setting('idle_in_transaction_session_timeout')::interval) * 1000)::int)::text, true),
+        pg_advisory_xact_lock($2, 'changes'::regclass::oid::int)";
+
+/// Where the log ends: at its last entry, or where `log_end` says, should somebody have emptied the table.
+macro_rules! log_end {
+    () => {
+        "(SELECT GREATEST(seq, (SELECT max(seq) FROM changes)) FROM log_end)"
+    };
+}
+
+/// Whoever adds an entry and then falls silent in the middle of the transaction, because its process was stopped, keeps the others
+/// waiting for no longer than this.
+const SILENT_AT_MOST: &str = "2000";
+
+/// Adds an entry: takes the next number, in a turn that ends with the commit (see the migration), drops what is too old, and
 /// tells who listens, which PostgreSQL does when and if this commits. Gives the number.
 ///
 /// # Errors
@@ -24,13 +44,16 @@ pub(super) async fn add(db: &mut PgConnection, entry: LogEntry<'_>) -> Result<u6
         WITH added AS (
             INSERT INTO changes (seq, entry) VALUES ($1, $2) RETURNING seq
         ), dropped AS (
-            DELETE FROM changes WHERE seq <= $1 - $3
+            DELETE FROM changes WHERE seq IN (SELECT seq FROM changes WHERE seq <= $1 - $3 FOR UPDATE SKIP LOCKED)
+        ), noted AS (
+            UPDATE log_end SET seq = $1 WHERE only_row IN (SELECT only_row FROM log_end FOR UPDATE SKIP LOCKED)
         )
         SELECT pg_notify($4, seq::text) FROM added";
-    let seq: i64 = sqlx::query_scalar("UPDATE log_end SET seq = seq + 1 RETURNING seq")
-        .fetch_one(&mut *db)
-        .await
-        .map_err(failed)?;
+    sqlx::query(TURN).bind(SILENT_AT_MOST).bind(TURNS).execute(&mut *db).await.map_err(failed)?;
+    // A statement of its own, so that it sees what was committed while the turn was waited for.
+    let end: Option<i64> =
+        sqlx::query_scalar(concat!("SELECT ", log_end!())).fetch_one(&mut *db).await.map_err(failed)?;
+    let seq = end.and_then(|end| end.checked_add(1)).ok_or_else(unknown)?;
     let number = unsigned(seq)?;
     let entry = entry(number);
     check_length(&entry)?;
@@ -74,9 +97,10 @@ impl Reading {
             "(SELECT id FROM store_identity) || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
                 || '/' || 'log_end'::regclass::oid || '/' || COALESCE({system}, '-') || '/' || COALESCE({timeline}, '-')"
         );
+        let end = log_end!();
         let read = format!(
             "WITH store AS MATERIALIZED (
-                SELECT pg_is_in_recovery() AS standby, (SELECT seq FROM log_end) AS log_end, {identity} AS identity,
+                SELECT pg_is_in_recovery() AS standby, {end} AS log_end, {identity} AS identity,
                     (SELECT row FROM single_rows WHERE name = 'fleet') AS fleet
             )
             SELECT standby, log_end, identity, fleet, newer.seq, newer.entry FROM store LEFT JOIN (

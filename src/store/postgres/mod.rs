@@ -1,6 +1,7 @@
 //! A key store in a PostgreSQL database, shared by the nodes of a fleet.
 
 mod listener;
+mod locks;
 mod log;
 pub(crate) mod options;
 mod put;
@@ -22,13 +23,13 @@ use crate::store::postgres::options::PostgresOptions;
 use crate::store::postgres::session::{Session, Sessions};
 use crate::store::row::{self, Log, Put, RowKey, Write};
 use crate::store::signal::Signal;
-use crate::store::{KeyStore, LogEntry};
+use crate::store::{KeyStore, LogEntry, StoreCapacity};
 
 /// Rows in a PostgreSQL database (12 or later), in a schema of their own, for fleets of nodes.
 ///
 /// Its connections have `synchronous_commit` on whatever the server's default, so a key is on disk before it is used, if the
-/// server itself runs with `fsync` on, which is its default. One more connection reads the log of changes alone, so that whatever
-/// the others wait for keeps no lease from being renewed, and one listens for changes that other nodes make; while it is down,
+/// server itself runs with `fsync` on, which is its default. One more connection reads what leases are granted on, the log of changes
+/// and the records of keys in use, so that whatever the others wait for keeps no lease from being renewed, and one listens for changes that other nodes make; while it is down,
 /// nodes hear of them by polling. A pooler in front of the database must pool by session.
 ///
 /// Which store it is it knows by a random name drawn when the tables are made, and by the server's system identifier and
@@ -50,9 +51,11 @@ use crate::store::{KeyStore, LogEntry};
 /// ```
 pub struct PostgresKeyStore {
     sessions: Sessions,
-    /// For the log alone.
+    /// For what leases are granted on: the log, the records of keys in use, the room's row and the fleet's.
     lease: Sessions,
     reading: Reading,
+    /// Of `sessions`.
+    connections: usize,
     grown: Arc<Signal>,
     listening: JoinHandle<()>,
 }
@@ -95,7 +98,8 @@ impl PostgresKeyStore {
         let reading = lease.run(CONNECT, preparing).await?;
         let grown = Arc::new(Signal::default());
         let listening = tokio::spawn(listener::listening(connect, options.timeout, Arc::clone(&grown)));
-        Ok(Self { sessions, lease, reading, grown, listening })
+        let connections = usize::try_from(options.max_connections).unwrap_or(usize::MAX / 2);
+        Ok(Self { sessions, lease, reading, connections, grown, listening })
     }
 
     /// Closes all connections, after the calls under way. Dropping the store does so too, without waiting.
@@ -119,7 +123,9 @@ impl KeyStore for PostgresKeyStore {
             let done = rows::get(&mut db, key).await;
             db.ended(done)
         };
-        self.sessions.run("read a row", call).await
+        // The lease looks at these two.
+        let sessions = if matches!(key, RowKey::Room | RowKey::Fleet) { &self.lease } else { &self.sessions };
+        sessions.run("read a row", call).await
     }
 
     async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {
@@ -127,7 +133,8 @@ impl KeyStore for PostgresKeyStore {
             let done = rows::get_many(&mut db, keys).await;
             db.ended(done)
         };
-        self.sessions.run("read rows", call).await
+        // The lease looks up the keys in use.
+        self.lease.run("read rows", call).await
     }
 
     async fn active(
@@ -182,6 +189,12 @@ impl KeyStore for PostgresKeyStore {
             db.ended(done)
         };
         self.lease.run("read the log of changes", call).await
+    }
+
+    /// A fifth of the connections is left to the control plane.
+    fn capacity(&self) -> StoreCapacity {
+        let each = (self.connections * 2 / 5).max(1);
+        StoreCapacity::new(each, each)
     }
 
     async fn changed(&self) {

@@ -64,7 +64,7 @@ impl Lock {
             (RowChange::Keep, None) if !single => Self::Absence,
             (RowChange::Keep, _) => Self::Shared,
             (RowChange::Put(..), None) => Self::Insertion,
-            (RowChange::Put(..), Some(_)) => Self::Exclusive,
+            (RowChange::Put(..), Some(_)) | (RowChange::Remove, _) => Self::Exclusive,
         }
     }
 }
@@ -166,6 +166,10 @@ async fn lock_keys(db: &mut PgConnection, run: &[Placed<'_>], kind: Lock) -> Res
 async fn write(db: &mut PgConnection, ordered: &[Placed<'_>]) -> Result<Vec<usize>> {
     let mut against = Vec::new();
     let mut keys = Vec::new();
+    // First, so that another key may take the Active state of one that goes.
+    let gone: Vec<Placed<'_>> =
+        ordered.iter().filter(|(_, write)| write.change == RowChange::Remove).copied().collect();
+    against.extend(remove_keys(db, &gone).await?);
     for (at, write) in ordered {
         let expected = write.expected.as_ref();
         match (&write.key, &write.change, bytes_of(expected)) {
@@ -178,11 +182,31 @@ async fn write(db: &mut PgConnection, ordered: &[Placed<'_>]) -> Result<Vec<usiz
                 let done = query.bind(expected).execute(&mut *db).await.map_err(failed)?;
                 against.extend((done.rows_affected() == 0).then_some(*at));
             }
-            _ => {} // kept, or inserted already
+            _ => {} // kept, taken away, or inserted already
         }
     }
     against.extend(write_keys(db, keys).await?);
     Ok(against)
+}
+
+/// Takes data keys away, which are locked, and gives the places of those that are not there.
+async fn remove_keys(db: &mut PgConnection, gone: &[Placed<'_>]) -> Result<Vec<usize>> {
+    const REMOVE: &str = "
+        DELETE FROM data_keys USING unnest($1::text[], $2::bytea[]) AS gone (tenant, key_id)
+        WHERE data_keys.tenant = gone.tenant AND data_keys.key_id = gone.key_id
+        RETURNING data_keys.tenant, data_keys.key_id";
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (tenants, key_ids) = ids(gone);
+    let rows = sqlx::query(REMOVE).bind(tenants).bind(key_ids).fetch_all(db).await.map_err(failed)?;
+    let mut removed = HashSet::with_capacity(rows.len());
+    for row in &rows {
+        removed.insert((row.try_get::<&str, _>(0).map_err(failed)?, row.try_get::<&[u8], _>(1).map_err(failed)?));
+    }
+    let (tenants, key_ids) = ids(gone);
+    let each = tenants.into_iter().zip(key_ids).zip(gone);
+    Ok(each.filter(|(id, _)| !removed.contains(id)).map(|(_, (at, _))| *at).collect())
 }
 
 /// A data key to write.

@@ -1,19 +1,26 @@
 //! Sessions: pooled connections, each lent for one call, and what becomes of calls that fail, hang or are dropped.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Postgres};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry::Patience;
+use crate::store::postgres::locks;
 use crate::store::postgres::options::PostgresOptions;
 
 /// How often a call is made in all if it loses against another one in a way that only a new transaction mends.
 const TRIES: u32 = 5;
+
+/// How often a call waits for a lock within its timeout, one after the other.
+const LOCK_WAITS: u128 = 4;
 
 pub(super) struct Sessions {
     pool: PgPool,
@@ -57,24 +64,48 @@ impl Sessions {
         Ok(Self { pool, timeout: limit })
     }
 
-    /// Makes a call, again if it lost against another one, within the store's timeout.
+    /// Makes a call, again if it lost against another one, within the store's timeout. Where it waits for somebody's lock it gives
+    /// its own locks back now and then, so that it keeps nobody else, and begins anew.
     pub(super) async fn run<T, F>(&self, operation: &'static str, call: impl Fn(Session) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
+        let locked_by = Mutex::new(None);
         let tries = async {
-            let mut left = TRIES;
+            let (mut patience, mut left) = (Patience::within(self.timeout), TRIES);
             loop {
-                left -= 1;
+                // The timeout below ends it.
+                if let Some(pause) = patience.next_pause().filter(|pause| !pause.is_zero()) {
+                    sleep(pause).await;
+                }
                 let db = self.pool.acquire().await.map_err(failed)?;
                 match call(Session { db, ended: false }).await {
-                    Err(e) if left > 0 && lost_a_race(&e) => tracing::debug!(error = %e, operation, "trying again"),
+                    Err(e) if waited_for_a_lock(&e) => {
+                        *locked_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.holders().await);
+                        patience = Patience::within(self.timeout); // it has waited
+                    }
+                    Err(e) if left > 1 && lost_a_race(&e) => {
+                        left -= 1;
+                        tracing::debug!(error = %e, operation, "trying again");
+                    }
                     result => return result,
                 }
             }
         };
-        let late = |_| Err(Error::new(ErrorKind::Unavailable, "the key store does not answer in time; retry"));
-        timeout(self.timeout, tries).await.unwrap_or_else(late).map_err(|e| e.with_operation(operation))
+        let done = match timeout(self.timeout, tries).await {
+            Ok(done) => done,
+            Err(_) => Err(match locked_by.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                Some(holders) => locks::held(&holders),
+                None => Error::new(ErrorKind::Unavailable, "the key store does not answer in time; retry"),
+            }),
+        };
+        done.map_err(|e| e.with_operation(operation))
+    }
+
+    /// Who holds locks in the store's tables, in words; nothing where that cannot be read.
+    async fn holders(&self) -> String {
+        let read = async { locks::holders(&mut *self.pool.acquire().await?).await };
+        read.await.unwrap_or_default()
     }
 
     pub(super) async fn close(&self) {
@@ -86,7 +117,9 @@ impl Session {
     /// Says how the call ended, so that the connection may be used again unless it is the connection that failed.
     pub(super) fn ended<T>(mut self, result: Result<T>) -> Result<T> {
         self.ended = match &result {
-            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::StoreFault) => lost_a_race(e),
+            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::StoreFault) => {
+                lost_a_race(e) || waited_for_a_lock(e)
+            }
             _ => true,
         };
         result
@@ -120,10 +153,12 @@ impl DerefMut for Session {
 /// a row's lock is to see it as it is then, so READ COMMITTED: under a stricter level writers of the log would fail instead.
 fn settings(options: &PostgresOptions) -> String {
     let (schema, limit) = (&options.schema, options.timeout.as_millis());
+    let lock_wait = limit / LOCK_WAITS;
     format!(
         "SET search_path TO {schema};
          SET default_transaction_isolation TO 'read committed';
          SET statement_timeout TO {limit};
+         SET lock_timeout TO {lock_wait};
          SET idle_in_transaction_session_timeout TO {limit};
          SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') <> 'remote_apply';"
@@ -142,6 +177,7 @@ pub(super) fn failed(e: sqlx::Error) -> Error {
     use ErrorKind::{StoreFault, Unavailable};
     let (kind, message) = match &e {
         sqlx::Error::Database(d) => match d.code().as_deref() {
+            Some("55P03") => (Unavailable, "another session holds a lock that the key store's call needs; retry"),
             Some("57014") => (Unavailable, "the key store does not answer in time; retry"),
             Some("25006") => (Unavailable, STANDBY), // for a moment after a fail-over, too
             Some("28000" | "28P01") => {
@@ -170,9 +206,17 @@ pub(super) fn failed(e: sqlx::Error) -> Error {
     Error::new(kind, message).with_source(e)
 }
 
+/// The lock that it waited for was not to be had.
+fn waited_for_a_lock(e: &Error) -> bool {
+    code_of(e).as_deref() == Some("55P03")
+}
+
 /// Serialization failure, deadlock, or a unique row that somebody else was first to write: a new transaction sees why.
 fn lost_a_race(e: &Error) -> bool {
+    matches!(code_of(e).as_deref(), Some("40001" | "40P01" | "23505"))
+}
+
+fn code_of(e: &Error) -> Option<Cow<'_, str>> {
     let source = e.source().and_then(|source| source.downcast_ref::<sqlx::Error>());
-    let code = source.and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
-    matches!(code.as_deref(), Some("40001" | "40P01" | "23505"))
+    source.and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code)
 }

@@ -21,16 +21,20 @@ use crate::store::sqlite::file::StoreFile;
 use crate::store::sqlite::rows::LogRows;
 use crate::store::sqlite::session::Sessions;
 use crate::store::sqlite::wal::WriteAheadLog;
-use crate::store::{KeyStore, LogEntry};
+use crate::store::{KeyStore, LogEntry, StoreCapacity};
 
-/// Connections of one process: SQLite writes one at a time anyway.
-const CONNECTIONS: u32 = 4;
+/// Connections of one process that read. They wait for nobody's lock.
+const READERS: u32 = 4;
+/// Connections that write. SQLite writes one at a time anyway: the second is there so that a decision is not behind a load here that
+/// waits for another process's lock, but beside it.
+const WRITERS: u32 = 2;
 
 /// How often the log is read in all if the file is replaced meanwhile.
 const TRIES: u32 = 3;
 
-/// Rows in one SQLite file (WAL, `synchronous=FULL`: a key is on disk before it is used). One connection more reads the log of
-/// changes alone, so that whatever the others wait for keeps no lease from being renewed.
+/// Rows in one SQLite file (WAL, `synchronous=FULL`: a key is on disk before it is used). Connections that read are
+/// others than those that write, so that another process's lock, which writers wait for, keeps nobody from reading; and one more
+/// reads what leases are granted on, the log of changes and the records of keys in use.
 ///
 /// Which store it is it knows by a random name drawn when the file is made, and by the file's device, inode and time of birth,
 /// as far as the system tells them: a copy is another one. If another file is put in its place while it is open, connections to
@@ -51,8 +55,9 @@ const TRIES: u32 = 3;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SqliteKeyStore {
-    sessions: Sessions,
-    /// For the log alone.
+    readers: Sessions,
+    writers: Sessions,
+    /// For what leases are granted on: the log, the records of keys in use, the room's row and the fleet's.
     lease: Sessions,
     file: Arc<StoreFile>,
     wal: WriteAheadLog,
@@ -81,13 +86,13 @@ impl SqliteKeyStore {
         const OPEN: &str = "open the key store";
         let path = file::absolute(path.as_ref()).map_err(|e| e.with_operation(OPEN))?;
         let file = Arc::new(StoreFile::find(path).map_err(|e| e.with_operation(OPEN))?);
-        let sessions = Sessions::open(&file, CONNECTIONS).await?;
-        let mut db = sessions.begin(schema::MIGRATE).await?;
+        let writers = Sessions::open(&file, WRITERS).await?;
+        let mut db = writers.begin(schema::MIGRATE).await?;
         let migrated = schema::migrate(&mut db).await;
         db.ended(migrated)?;
-        let lease = Sessions::open(&file, 1).await?;
+        let (readers, lease) = (Sessions::open(&file, READERS).await?, Sessions::open(&file, 1).await?);
         let wal = WriteAheadLog::beside(&file.path);
-        Ok(Self { sessions, lease, file, wal })
+        Ok(Self { readers, writers, lease, file, wal })
     }
 
     /// Copies all rows, as they are at one moment, into a new file at `to`, which then is a whole store: mode 0600, durable, of the
@@ -115,25 +120,29 @@ impl SqliteKeyStore {
     /// does the latter, without waiting.
     pub async fn close(&self) {
         // What cannot be moved is as durable where it is.
-        if let Ok(mut db) = self.sessions.begin("close the key store").await {
+        if let Ok(mut db) = self.writers.begin("close the key store").await {
             let emptied = wal::empty(&mut db, wal::PATIENCE).await;
             let _ = db.ended(emptied);
         }
-        self.sessions.close().await;
+        self.readers.close().await;
         self.lease.close().await;
+        self.writers.close().await;
     }
 }
 
 #[async_trait]
 impl KeyStore for SqliteKeyStore {
     async fn get(&self, key: &RowKey) -> Result<Option<Vec<u8>>> {
-        let mut db = self.sessions.begin("read a row").await?;
+        // The lease looks at these two.
+        let sessions = if matches!(key, RowKey::Room | RowKey::Fleet) { &self.lease } else { &self.readers };
+        let mut db = sessions.begin("read a row").await?;
         let done = rows::get(&mut db, key).await;
         db.ended(done)
     }
 
     async fn get_many(&self, keys: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {
-        let mut db = self.sessions.begin("read rows").await?;
+        // The lease looks up the keys in use.
+        let mut db = self.lease.begin("read rows").await?;
         let done = rows::get_many(&mut db, keys).await;
         db.ended(done)
     }
@@ -144,32 +153,32 @@ impl KeyStore for SqliteKeyStore {
         scope: &Scope,
         period: Option<&PeriodLabel>,
     ) -> Result<Option<(KeyId, Vec<u8>)>> {
-        let mut db = self.sessions.begin("find the Active key").await?;
+        let mut db = self.readers.begin("find the Active key").await?;
         let done = rows::active(&mut db, tenant, scope, period).await;
         db.ended(done)
     }
 
     async fn tenants(&self, after: Option<&TenantId>, limit: u32) -> Result<Vec<(TenantId, Vec<u8>)>> {
-        let mut db = self.sessions.begin("list tenants").await?;
+        let mut db = self.readers.begin("list tenants").await?;
         let done = rows::tenants(&mut db, after, limit).await;
         db.ended(done)
     }
 
     async fn keys(&self, tenant: &TenantId, after: Option<&KeyId>, limit: u32) -> Result<Vec<(KeyId, Vec<u8>)>> {
-        let mut db = self.sessions.begin("list data keys").await?;
+        let mut db = self.readers.begin("list data keys").await?;
         let done = rows::keys(&mut db, tenant, after, limit).await;
         db.ended(done)
     }
 
     async fn journal(&self, tenant: &TenantId, after: u64, limit: u32) -> Result<Vec<(u64, Vec<u8>)>> {
-        let mut db = self.sessions.begin("read the journal").await?;
+        let mut db = self.readers.begin("read the journal").await?;
         let done = rows::journal(&mut db, tenant, after, limit).await;
         db.ended(done)
     }
 
     async fn put(&self, writes: &[Write], entry: Option<LogEntry<'_>>) -> Result<Put> {
         row::check(writes)?;
-        let mut db = self.sessions.begin("write rows").await?;
+        let mut db = self.writers.begin("write rows").await?;
         let done = rows::put(&mut db, writes, entry).await;
         if !matches!(done, Ok(Put::Written(_))) {
             return db.ended(done);
@@ -184,6 +193,10 @@ impl KeyStore for SqliteKeyStore {
             tracing::warn!(error = %e, "the key store's log of writes was not emptied");
         }
         done
+    }
+
+    fn capacity(&self) -> StoreCapacity {
+        StoreCapacity::new(3, 1)
     }
 
     async fn log(&self, after: Option<u64>, limit: u32) -> Result<Log> {

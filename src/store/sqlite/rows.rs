@@ -24,6 +24,8 @@ struct Statements {
     insert: &'static str,
     /// Puts digest and bytes (a data key's after its index) in the place of the row of a digest.
     update: &'static str,
+    /// Takes away the row of a digest.
+    remove: &'static str,
 }
 
 macro_rules! statements {
@@ -39,6 +41,7 @@ macro_rules! statements {
                 "UPDATE OR IGNORE ", $table, " SET ", $($set, ", ",)? "digest = ?, row = ? WHERE digest = ? AND (",
                 $columns, ") = (", $key, ")"
             ),
+            remove: concat!("DELETE FROM ", $table, " WHERE digest = ? AND (", $columns, ") = (", $key, ")"),
         }
     };
 }
@@ -225,10 +228,18 @@ pub(super) async fn put(db: &mut SqliteConnection, writes: &[Write], entry: Opti
 async fn write_one(db: &mut SqliteConnection, write: &Write) -> Result<bool> {
     let statements = Statements::of(&write.key);
     let expected = write.expected.as_ref().map(|digest| digest.as_bytes().as_slice());
-    let RowChange::Put(bytes, index) = &write.change else {
-        let row = bind_key(sqlx::query(statements.digest), &write.key).fetch_optional(db).await.map_err(failed)?;
-        let digest = row.map(|row| row.try_get::<Vec<u8>, _>(0)).transpose().map_err(unreadable)?;
-        return Ok(digest.as_deref() == expected);
+    let (bytes, index) = match &write.change {
+        RowChange::Put(bytes, index) => (bytes, index),
+        RowChange::Remove => {
+            let query = sqlx::query(statements.remove).bind(expected);
+            let done = bind_key(query, &write.key).execute(db).await.map_err(failed)?;
+            return Ok(done.rows_affected() == 1);
+        }
+        RowChange::Keep => {
+            let row = bind_key(sqlx::query(statements.digest), &write.key).fetch_optional(db).await.map_err(failed)?;
+            let digest = row.map(|row| row.try_get::<Vec<u8>, _>(0)).transpose().map_err(unreadable)?;
+            return Ok(digest.as_deref() == expected);
+        }
     };
     let digest = RowDigest::of(bytes);
     let query = sqlx::query(if expected.is_none() { statements.insert } else { statements.update });

@@ -24,6 +24,7 @@ pub async fn store_contract(store: Arc<dyn KeyStore>) {
     rows::tenancy(&*store).await;
     rows::kept(&*store).await;
     rows::atomicity(&*store).await;
+    rows::removals(&*store).await;
     rows::refusals(&*store).await;
     active::one_for_each_scope(&*store).await;
     active::moves(&*store).await;
@@ -78,6 +79,10 @@ fn write_key(key: &RowKey, old: Option<&[u8]>, bytes: &[u8], index: KeyIndex) ->
 
 fn keep(key: &RowKey, bytes: Option<&[u8]>) -> Write {
     Write { key: key.clone(), expected: bytes.map(RowDigest::of), change: RowChange::Keep }
+}
+
+fn remove(key: &RowKey, bytes: &[u8]) -> Write {
+    Write { key: key.clone(), expected: Some(RowDigest::of(bytes)), change: RowChange::Remove }
 }
 
 async fn stored(store: &dyn KeyStore, key: &RowKey) -> Option<Vec<u8>> {

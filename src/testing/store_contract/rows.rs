@@ -1,6 +1,6 @@
 //! Rows by themselves: versions, bytes, whose they are, all or nothing.
 
-use super::{conflict, index, keep, key, stored, tenant, write, written};
+use super::{conflict, index, keep, key, key_id, remove, stored, tenant, write, write_key, written};
 use crate::error::ErrorKind;
 use crate::key::kek::KekUri;
 use crate::key::state::KeyState;
@@ -152,6 +152,42 @@ pub(super) async fn atomicity(store: &dyn KeyStore) {
     }
 }
 
+/// Data keys' rows that are taken away: in their version, wholly, and with the rest of the call or not at all.
+pub(super) async fn removals(store: &dyn KeyStore) {
+    let [one, two, three] = [1, 2, 3].map(|number| key("removed", number));
+    let active = index("removed", None, KeyState::Active);
+    let put = |key: &RowKey, bytes: &[u8]| write(key, None, bytes);
+    written(store, &[put(&one, b"1"), write_key(&two, None, b"2", active.clone()), put(&three, b"3")], "three keys")
+        .await;
+    conflict(store, &[remove(&one, b"another")], &[0], "the removal of another version").await;
+    conflict(store, &[remove(&key("removed", 9), b"1")], &[0], "the removal of a row that is not there").await;
+    conflict(store, &[remove(&key("another", 1), b"1")], &[0], "the removal of another tenant's row").await;
+    conflict(store, &[remove(&one, b"1"), write(&three, Some(b"another"), b"x")], &[1], "a removal in a conflict")
+        .await;
+    assert_eq!(stored(store, &one).await.unwrap(), b"1", "contract broken: a row is removed in a conflict");
+    // The Active state of one that goes may be another one's in the same call.
+    let successor = key("removed", 4);
+    let swap = [remove(&two, b"2"), write_key(&successor, None, b"4", active.clone()), remove(&one, b"1")];
+    written(store, &swap, "removals, and a successor").await;
+    for gone in [&one, &two] {
+        assert_eq!(stored(store, gone).await, None, "contract broken: a removed row is there");
+    }
+    let of = tenant("removed");
+    let listed: Vec<_> = store.keys(&of, None, 100).await.unwrap().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(listed, [key_id(3), key_id(4)], "contract broken: a removed row is listed");
+    let found = store.active(&of, &active.scope, None).await.unwrap().map(|(id, _)| id);
+    assert_eq!(found, Some(key_id(4)), "contract broken: the Active key is a removed one");
+    conflict(store, &[remove(&one, b"1")], &[0], "a removal that was done").await;
+    conflict(store, &[keep(&one, Some(b"1"))], &[0], "a removed row that is kept").await;
+    written(store, &[remove(&successor, b"4"), put(&one, b"1")], "a row in the place of a removed one").await;
+    assert_eq!(store.active(&of, &active.scope, None).await.unwrap(), None, "contract broken: a removed key is Active");
+    assert_eq!(stored(store, &one).await.unwrap(), b"1");
+    let many: Vec<RowKey> = (0..300).map(|number| key("removed-many", number)).collect();
+    written(store, &many.iter().map(|key| put(key, b"x")).collect::<Vec<_>>(), "many keys").await;
+    written(store, &many.iter().map(|key| remove(key, b"x")).collect::<Vec<_>>(), "the removal of many").await;
+    assert_eq!(store.keys(&tenant("removed-many"), None, 10).await.unwrap(), [], "contract broken: some are left");
+}
+
 /// What no store takes, and takes nothing of.
 pub(super) async fn refusals(store: &dyn KeyStore) {
     let (a, b) = (RowKey::Tenant(tenant("refused")), key("refused", 1));
@@ -178,6 +214,12 @@ pub(super) async fn refusals(store: &dyn KeyStore) {
             vec![write(&RowKey::Journal(tenant("refused"), 0), None, b"1")],
             ErrorKind::InvalidArgument,
             "entry 0 of a journal",
+        ),
+        (vec![remove(&a, b"1")], ErrorKind::InvalidArgument, "another row than a data key's taken away"),
+        (
+            vec![Write { expected: None, ..remove(&b, b"1") }],
+            ErrorKind::InvalidArgument,
+            "a row taken away in whatever version",
         ),
         (vec![write(&a, None, &long)], ErrorKind::Limit, "more than 16 MiB"),
     ] {
