@@ -1,5 +1,7 @@
 //! What a room promises its embedders, through the public API alone.
 
+#[path = "room/ahead.rs"]
+mod ahead;
 #[path = "room/building.rs"]
 mod building;
 #[path = "room/lost_record.rs"]

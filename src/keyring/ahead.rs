@@ -228,7 +228,7 @@ impl Keyring {
         let slot = self.slot(tenant, &due.scope);
         let waits = || slot.slot().next().filter(|next| next.lives_until() > due.turn);
         let wanted = Wanted::Ahead(tenant.clone(), due.scope.clone(), due.begins.clone());
-        let key = landing(self.start(wanted, waits)).await?;
+        let key = landing(self.start(wanted, true, waits)).await?;
         if let Some(current) = slot.slot().current() {
             // A short-lived one is loaded again when half its life reaches into its period.
             let again = due.turn.saturating_sub(part_of(key.time_to_live() / 2, due.fraction));

@@ -48,10 +48,6 @@ impl KmsRouter {
         self.deadline
     }
 
-    pub(crate) fn calls_per_tenant(&self) -> usize {
-        self.calls_per_tenant
-    }
-
     /// How long a member of `any_of` may take before the next one is asked too.
     pub(crate) fn hedge_after(&self) -> Duration {
         self.deadline / 10
