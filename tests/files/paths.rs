@@ -297,7 +297,7 @@ fn a_source_that_is_changed_while_it_is_sealed_is_not_sealed() {
     ];
     let dir = tempfile::tempdir().unwrap();
     let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
-    let plaintext = plain(SIZE as usize);
+    let plaintext = plain(40 * BLOCK);
     for (which, change) in changes.into_iter().enumerate() {
         fs::write(&from, &plaintext).unwrap();
         fs::write(&to, "what was there").unwrap();

@@ -154,7 +154,7 @@ async fn an_error_of_any_adapter_names_tenant_region_and_operation() {
         ours(opener().await.seekable(Cursor::new(&sealed)).unwrap().read_to_end(&mut Vec::new()).unwrap_err()),
         ours(opener().await.seekable(Cursor::new(&sealed)).unwrap().seek(SeekFrom::End(1)).unwrap_err()),
         opener().await.seekable(Cursor::new(&[0; 7])).err().unwrap(),
-        opener().await.pipe_blocking(chunks, &mut Vec::new(), &FileOptions::new()).unwrap_err(),
+        opener().await.pipe_blocking(chunks, Vec::new(), &FileOptions::new()).unwrap_err(),
         opener().await.open_path_blocking(&from, &to, &FileOptions::new()).unwrap_err(),
         scope.open_file(CONTEXT, &from, &to, FileOptions::new()).await.unwrap_err(),
         scope.file_opener(&[("file", "F2")], &head).await.err().unwrap(),
