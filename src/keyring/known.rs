@@ -167,10 +167,10 @@ mod tests {
         let (known, tenant) = (Known::default(), TenantId::new("acme").unwrap());
         let scope = Scope::new(&[("channel", "C9")]).unwrap();
         let hour = |n: i64| Period::Hour.label(n * 3_600_000).unwrap();
-        let id = |n: u8| KeyId::from_bytes([n; 32]);
+        let id = |n: u8| KnownKey { key_id: KeyId::from_bytes([n; 32]), made_epoch: 1 };
         let saw = |n: u8| known.saw(&tenant, &scope, hour(n.into()).as_ref(), id(n));
         let knows = |n: u8| known.active(&tenant, &scope, hour(n.into()).as_ref()) == Some(id(n));
-        (0..CREATIONS).for_each(|_| known.created(&tenant, &scope, hour(5).as_ref()));
+        (0..CREATIONS).for_each(|_| known.created(&tenant, &scope, hour(5).as_ref(), 1));
         saw(5);
         saw(6);
         (0..5).for_each(saw);
@@ -178,7 +178,7 @@ mod tests {
             knows(5) && knows(6) && knows(4) && !knows(0),
             "the two newest, and the past one that was asked for last"
         );
-        assert!(known.check_creations(&tenant, &scope, hour(5).as_ref()).is_err(), "a spent budget is spent");
+        assert!(known.check_creations(&tenant, &scope, hour(5).as_ref(), 1).is_err(), "a spent budget is spent");
         saw(7);
         assert!(knows(7) && knows(6) && knows(5) && !knows(4));
         known.saw(&tenant, &scope, Period::Day.label(0).unwrap().as_ref(), id(99));
