@@ -14,10 +14,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// Longest pause before the next try.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often and how long something is tried that others get in between of.
+/// How long something is tried that others get in between of.
 pub(crate) struct Patience {
     longest: Duration,
-    most: u32,
     began: Option<Instant>,
     tries: u32,
 }
@@ -31,19 +30,11 @@ impl Default for Patience {
 impl Patience {
     /// No try begins later than this after the first one.
     pub(crate) fn within(longest: Duration) -> Self {
-        Self { longest, most: u32::MAX, began: None, tries: 0 }
+        Self { longest, began: None, tries: 0 }
     }
 
-    /// No more tries than this in all.
-    pub(crate) fn at_most(self, tries: u32) -> Self {
-        Self { most: tries, ..self }
-    }
-
-    /// How long to pause before the next try, nothing before the first one; `None` once it was tried often or long enough.
+    /// How long to pause before the next try, nothing before the first one; `None` once it was tried long enough.
     pub(crate) fn next_pause(&mut self) -> Option<Duration> {
-        if self.tries >= self.most {
-            return None;
-        }
         let began = *self.began.get_or_insert_with(Instant::now);
         let pause = match self.tries {
             0 => Duration::ZERO,
@@ -86,7 +77,5 @@ mod tests {
             tries += 1;
         }
         assert!(tries > 15 && began.elapsed() < Duration::from_secs(3), "{tries} tries in {:?}", began.elapsed());
-        let mut three = Patience::default().at_most(3);
-        assert!((0..3).all(|_| three.next_pause().is_some()) && three.next_pause().is_none());
     }
 }

@@ -72,6 +72,7 @@ impl Strongroom {
             trusting: false,
             cached_keys: CACHED_KEYS,
             cached_keys_per_tenant: CACHED_KEYS_PER_TENANT,
+            keys_ahead: true,
         }
     }
 
@@ -168,6 +169,7 @@ pub struct StrongroomBuilder {
     trusting: bool,
     cached_keys: usize,
     cached_keys_per_tenant: usize,
+    keys_ahead: bool,
 }
 
 impl StrongroomBuilder {
@@ -268,6 +270,13 @@ impl StrongroomBuilder {
         self
     }
 
+    /// Whether this process makes and loads keys of the next hour, day or month in the minutes before it, for scopes in use, so that
+    /// the turn is no cold start. Default: true. A process that seals little, or lives for minutes, can go without.
+    pub fn keys_ahead(mut self, keys_ahead: bool) -> Self {
+        self.keys_ahead = keys_ahead;
+        self
+    }
+
     /// Creates the room in the key store, once: a call of the control plane. Its keys are drawn here and wrapped under the root;
     /// the watermark takes note of it. Repeated after its answer was lost, it finishes what it began. Needs the room's name, root,
     /// watermark and key store, and nothing else.
@@ -336,6 +345,7 @@ impl StrongroomBuilder {
                 room,
                 watermark: self.watermark,
                 runtime,
+                keys_ahead: self.keys_ahead,
                 process: generation::process()?,
             }))
         };

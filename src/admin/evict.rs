@@ -2,6 +2,7 @@
 
 use crate::admin::Admin;
 use crate::admin::decide::Decided;
+use crate::admin::suspend::FleetChange;
 use crate::admin::walk::Walked;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::Forget;
@@ -98,7 +99,7 @@ impl Admin {
             if let Ok(Some(fleet)) = self.keyring.believed_fleet().await
                 && fleet.row.generation != generation
             {
-                self.change_fleet(fleet.row.record.opens_suspended_until, Forget::Sealing).await?;
+                self.change_fleet(FleetChange::SignAnew, Forget::Sealing).await?;
             }
             let (mut walked, mut after) = (Walked::default(), None::<TenantId>);
             loop {

@@ -79,7 +79,7 @@ impl Admin {
         let run = async {
             check_end(until, now)?;
             // Keys in hand go on sealing; nodes read the fleet's row with their lease, and open nothing.
-            self.change_fleet(Some(until), Forget::Nothing).await
+            self.change_fleet(FleetChange::SuspendOpens(Some(until)), Forget::Nothing).await
         };
         run.await.map_err(|e: Error| e.with_operation("suspend all opens"))?;
         tracing::warn!(until, actor = self.by.actor(), reason = self.by.reason(), "opening suspended for every tenant");
@@ -91,7 +91,9 @@ impl Admin {
     /// # Errors
     /// As there.
     pub async fn resume_all_opens(&self) -> Result<()> {
-        self.change_fleet(None, Forget::Nothing).await.map_err(|e| e.with_operation("resume all opens"))?;
+        self.change_fleet(FleetChange::SuspendOpens(None), Forget::Nothing)
+            .await
+            .map_err(|e| e.with_operation("resume all opens"))?;
         tracing::info!(actor = self.by.actor(), reason = self.by.reason(), "opening resumed for every tenant");
         Ok(())
     }
@@ -106,20 +108,34 @@ impl Admin {
         Ok(fleet.row.record.opens_suspended_until.filter(|until| *until > self.keyring.clock.unix_millis()))
     }
 
-    pub(crate) async fn change_fleet(&self, until: Option<i64>, forget: Forget) -> Result<()> {
+    pub(crate) async fn change_fleet(&self, change: FleetChange, forget: Forget) -> Result<()> {
         if self.keyring.source.is_none() {
             return Err(Error::invalid("a store that is trusted has no room, and no fleet's row"));
         }
+        let _turn = self.keyring.turns.fleet.lock().await;
         let mut patience = Patience::default();
         while patience.tries_again().await {
+            let mut until = None;
             let (mark, expected) = match self.keyring.believed_fleet().await {
-                Ok(Some(before)) => (self.keyring.settle(&Subject::Fleet, &before).await?, Some(before.row.digest)),
+                Ok(Some(before)) => {
+                    if matches!(change, FleetChange::SignAnew)
+                        && before.row.generation == self.keyring.authority.load().generation()
+                    {
+                        return Ok(()); // others did, or decided anew
+                    }
+                    until = before.row.record.opens_suspended_until;
+                    (self.keyring.settle(&Subject::Fleet, &before).await?, Some(before.row.digest))
+                }
+                Err(e) if matches!(change, FleetChange::SignAnew) => return Err(e),
                 // Gone, or another one: the watermark says which was the last, and this decision comes after it.
                 Err(e) if !matches!(e.kind(), ErrorKind::Tampered | ErrorKind::RolledBack | ErrorKind::Malformed) => {
                     return Err(e);
                 }
                 _ => self.keyring.last_fleet().await?,
             };
+            if let FleetChange::SuspendOpens(end) = change {
+                until = end;
+            }
             let last = mark.ok_or_else(no_fleet)?;
             let next = FleetRecord {
                 room: last.incarnation,
@@ -148,6 +164,15 @@ impl Admin {
         }
         Err(Error::new(ErrorKind::Unavailable, "the fleet's row is being changed over and over; retry"))
     }
+}
+
+/// What is decided about the fleet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FleetChange {
+    /// Opening is suspended until then, in Unix milliseconds, or not.
+    SuspendOpens(Option<i64>),
+    /// What stands is signed by the present generation of the control plane.
+    SignAnew,
 }
 
 fn check_end(until: i64, now: i64) -> Result<()> {

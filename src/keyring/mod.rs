@@ -107,6 +107,7 @@ pub(crate) struct Parts {
     pub(crate) room: Option<Stored<RoomRecord>>,
     pub(crate) watermark: Option<Arc<dyn Watermark>>,
     pub(crate) runtime: Handle,
+    pub(crate) keys_ahead: bool,
     pub(crate) process: Process,
 }
 
@@ -137,7 +138,9 @@ impl Keyring {
         });
         keyring.runtime.spawn(sweeping(Arc::downgrade(&keyring)));
         keyring.runtime.spawn(watching(Arc::downgrade(&keyring)));
-        keyring.runtime.spawn(making_ahead(Arc::downgrade(&keyring)));
+        if parts.keys_ahead {
+            keyring.runtime.spawn(making_ahead(Arc::downgrade(&keyring)));
+        }
         keyring
     }
 

@@ -21,8 +21,8 @@ use crate::row::frame::Kind;
 use crate::store::row::RowKey;
 use crate::watermark::{Mark, Subject, Watermark};
 
-/// How often a row is read again that others write meanwhile.
-const TRIES: u32 = 8;
+/// How often a row that is further ahead than its mark is read again while the mark stands still.
+const TRIES_OF_A_MARK: u32 = 8;
 
 /// A row whose versions follow each other.
 pub(crate) trait Versioned {
@@ -115,15 +115,17 @@ impl Verdict {
     pub(crate) fn believed(self, what: &str) -> Result<()> {
         match self {
             Self::Named | Self::OneAhead => Ok(()),
-            Self::FurtherAhead => Err(Error::new(
-                ErrorKind::RolledBack,
-                format!(
-                    "{what} is newer than the watermark, which was put back or belongs to another room; restore the newest one"
-                ),
-            )),
+            Self::FurtherAhead => Err(further_ahead(what)),
             Self::RolledBack => Err(rolled_back(what)),
         }
     }
+}
+
+fn further_ahead(what: &str) -> Error {
+    let message = format!(
+        "{what} is newer than the watermark, which was put back or belongs to another room; restore the newest one"
+    );
+    Error::new(ErrorKind::RolledBack, message)
 }
 
 fn rolled_back(what: &str) -> Error {
@@ -236,8 +238,8 @@ impl Keyring {
     where
         T: Versioned + serde::Serialize + serde::de::DeserializeOwned,
     {
-        let mut ahead = Ok(());
-        let mut patience = Patience::default().at_most(TRIES);
+        let (mut last, mut tries) = (None, 0);
+        let mut patience = Patience::default();
         while patience.tries_again().await {
             // Before the row: a row that is read later is at least as new.
             let mark = match &self.watermark {
@@ -251,14 +253,22 @@ impl Keyring {
                 return Ok(None);
             };
             if self.believes(&row, subject, mark.as_ref(), what)? == Verdict::FurtherAhead {
-                ahead = Verdict::FurtherAhead.believed(what);
+                // Who wrote it raised the mark before, so a mark that goes on was only read too early.
+                tries = if last == Some(mark) { tries + 1 } else { 1 };
+                last = Some(mark);
+                if tries == TRIES_OF_A_MARK {
+                    break;
+                }
                 continue;
             }
             let mark = mark.filter(|_| self.watermark.is_some());
             return Ok(Some(Believed { row, mark }));
         }
-        ahead?;
-        Err(rolled_back(what))
+        if tries < TRIES_OF_A_MARK {
+            let message = format!("{what} is being changed over and over, and was not read; repeat the call");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        Err(further_ahead(what))
     }
 
     /// Holds a row against the mark that was read before it: the watermark's, or what this process saw.

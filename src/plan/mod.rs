@@ -93,7 +93,9 @@ impl TenantLoad {
 /// Messages arrive independently of each other (Poisson), spread evenly over scopes and nodes. A node loads a scope's data
 /// key with the first message, and again with the first one after four fifths of the cache's time to live; each period,
 /// each scope's first message makes a new data key. Messages that are spread unevenly, as real ones are, need *fewer* calls;
-/// so does a balancer that sends a scope to few nodes. Not counted: two nodes that make one scope's key at the same moment
+/// so does a balancer that sends a scope to few nodes. Calls at the turn of a period are those of nodes that made no keys ahead
+/// ([`StrongroomBuilder::keys_ahead`](crate::StrongroomBuilder::keys_ahead)): at most so many, where they did. Not counted:
+/// keys made ahead for scopes that then stay quiet, two nodes that make one scope's key at the same moment
 /// (the loser's call is lost), retries, and keys that leave a cache for lack of room (that is warned of).
 #[derive(Clone, Debug)]
 #[must_use]
