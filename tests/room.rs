@@ -6,6 +6,8 @@ mod ahead;
 mod building;
 #[path = "room/lost_record.rs"]
 mod lost_record;
+#[path = "room/members.rs"]
+mod members;
 #[path = "room/operators_log.rs"]
 mod operators_log;
 #[path = "room/queue.rs"]

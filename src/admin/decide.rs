@@ -124,7 +124,8 @@ impl Admin {
             let mark = self.keyring.settle(&subject, &before).await?;
             row.epoch += 1;
             row.predecessor = Some(before.row.digest);
-            row.keks.change(row.epoch, row.rewrap.as_ref().map_or(row.policy.keks(), |order| &order.to))?;
+            let keks = row.rewrap.as_ref().map_or(row.policy.keks(), |order| &order.to);
+            row.keks.change(row.epoch, keks, row.policy.members_of_new_keys())?;
             row.check_stored()?;
             match self.write(&before.row, row, decided, mark.as_ref()).await {
                 Err(e) if e.kind() == ErrorKind::Conflict => {}

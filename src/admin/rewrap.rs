@@ -246,7 +246,7 @@ impl Admin {
             pace.turn(from).await;
             let data_key = self.keyring.unwrap(row, &record).await?;
             pace.turn(order.to.calls_to_wrap()).await;
-            self.keyring.wrap(row, &order.to, &context, &data_key).await?
+            self.keyring.wrap(row, &order.to, None, &context, &data_key).await?
         };
         record.pending = Some(Pending { wrapped, epoch: order.epoch });
         Ok((old.clone(), record))

@@ -286,7 +286,8 @@ pub(crate) mod tests {
     }
 
     /// Members that FORMAT.md leaves out where they are empty, and KEKs that are members: without one it is another value.
-    const LEFT_OUT: [&str; 16] = [
+    const LEFT_OUT: [&str; 17] = [
+        "new_key_members",
         "allowed_regions",
         "kek_regions",
         "shared_keks",
@@ -369,7 +370,8 @@ pub(crate) mod tests {
 
     fn policy() -> &'static str {
         concat!(
-            r#"{"keks":"all_of(local:a, local:b)","region":"eu","allowed_regions":["us"],"kek_regions":{"local:a":"eu"},"#,
+            r#"{"keks":"all_of(local:a, local:b)","new_key_members":1,"region":"eu","allowed_regions":["us"],"#,
+            r#""kek_regions":{"local:a":"eu"},"#,
             r#""shared_keks":["local:b"],"scope_fields":["channel"],"#,
             r#""context_rules":{"messages":["message"],"files":"at_least_one"},"period":"hour","#,
             r#""rotation":{"max_age_secs":9,"max_messages":8},"suite":"aes-256-gcm","cache_ttl_secs":7,"verify_new_keys":true,"#,
@@ -415,7 +417,7 @@ pub(crate) mod tests {
                 r#"{{"tenant":"acme","incarnation":"{life}","epoch":3,"predecessor":"{digest}","enrolled_at":1,"policy":{policy},"#,
                 r#""revocations":[{{"selector":{s},"since":1}}],"suspensions":[{{"selector":{s},"since":1,"until":2}}],"#,
                 r#""erasures":[{{"id":"e","selector":{s},"requested_at":1,"due_at":2,"carried_out_since":3}}],"#,
-                r#""rewrap":{{"to":"local:a","epoch":2,"since":1}},"keks":[{{"from_epoch":1,"keks":"local:a"}}],"#,
+                r#""rewrap":{{"to":"local:a","epoch":2,"since":1}},"keks":[{{"from_epoch":1,"keks":"local:a","new_key_members":1}}],"#,
                 r#""erased":[{{"selector":{s},"before":2}}],"compromised":[],"#,
                 r#""exports":[{{"kek":"local:a","foreign":true,"first_at":1,"last_at":2,"upto_epoch":1}}],"#,
                 r#""journal":{{"entries":1,"last":"{digest}"}}}}"#

@@ -10,6 +10,8 @@ use crate::key::kek::KekUri;
 
 /// Most KEKs in one expression.
 pub const MAX_KEKS: usize = 8;
+/// How many members of each `any_of` a policy can have a new data key need.
+pub(crate) const NEW_KEY_MEMBERS: std::ops::RangeInclusive<u8> = 1..=8;
 /// Most levels of nesting: `any_of(a, all_of(b, c))` has two.
 pub const MAX_NESTING: usize = 3;
 
@@ -69,6 +71,31 @@ impl KekExpression {
             Self::One(one) => one == kek,
             Self::AnyOf(of) => matches!(of.first(), Some(Self::One(first)) if first == kek),
             Self::AllOf(_) => false,
+        }
+    }
+
+    /// Whether a data key that is wrapped like this was wrapped for `whole` with members of its `any_of` left out that did not
+    /// answer, at least `members` of each group staying (FORMAT.md, "What a reader checks"): a group of which one is left is that
+    /// member. Without a number nothing may be left out.
+    pub(crate) fn is_part_of(&self, whole: &Self, members: Option<u8>) -> bool {
+        let Some(members) = members else { return self == whole };
+        let least = |of: &[Self]| of.len().min(members.into());
+        match (self, whole) {
+            (Self::One(kek), Self::One(of)) => kek == of,
+            (Self::AllOf(parts), Self::AllOf(of)) => {
+                parts.len() == of.len() && parts.iter().zip(of).all(|(part, of)| part.is_part_of(of, Some(members)))
+            }
+            (part, Self::AnyOf(of)) => {
+                let is_one_of_them = || least(of) <= 1 && of.iter().any(|of| part.is_part_of(of, Some(members)));
+                let are_some_of_them = |parts: &[Self]| {
+                    let mut of = of.iter();
+                    let in_order = parts.iter().all(|part| of.any(|of| part.is_part_of(of, Some(members))));
+                    in_order && parts.len() >= 2
+                };
+                matches!(part, Self::AnyOf(parts) if parts.len() >= least(of) && are_some_of_them(parts))
+                    || is_one_of_them()
+            }
+            _ => false,
         }
     }
 
@@ -253,6 +280,43 @@ mod tests {
         let stands = |gone: &[&str]| e.stands_without(&|kek: &KekUri| gone.contains(&kek.name()));
         assert!(stands(&[]) && stands(&["a"]) && stands(&["b"]) && stands(&["b", "c"]));
         assert!(!stands(&["a", "b"]) && !stands(&["a", "c"]));
+    }
+
+    #[test]
+    fn what_is_left_of_an_expression_when_members_do_not_answer() {
+        let is_part = |part: &str, whole: &str, members| {
+            let parsed = |text: &str| text.parse::<KekExpression>().unwrap();
+            parsed(part).is_part_of(&parsed(whole), members)
+        };
+        let (two, three) = ("any_of(local:a, local:b)", "any_of(local:a, local:b, local:c)");
+        for (part, whole, members, expected) in [
+            (two, two, None, true),
+            ("local:a", two, None, false),
+            ("local:a", two, Some(1), true),
+            ("local:b", two, Some(1), true),
+            ("local:c", two, Some(1), false),
+            ("local:a", two, Some(2), false),
+            (two, two, Some(2), true),
+            (two, two, Some(8), true),
+            ("any_of(local:b, local:a)", two, Some(1), false),
+            (two, three, Some(2), true),
+            (two, three, Some(3), false),
+            ("any_of(local:a, local:c)", three, Some(2), true),
+            ("any_of(local:c, local:a)", three, Some(2), false),
+            ("local:b", three, Some(2), false),
+            ("all_of(local:a, local:b)", "all_of(local:a, local:b, local:c)", Some(1), false),
+            ("local:a", "all_of(local:a, local:b)", Some(1), false),
+            ("all_of(local:a, local:c)", "all_of(any_of(local:a, local:b), local:c)", Some(1), true),
+            ("all_of(local:a, local:c)", "all_of(any_of(local:a, local:b), local:c)", Some(2), false),
+            ("local:c", "all_of(any_of(local:a, local:b), local:c)", Some(1), false),
+            ("any_of(local:b, local:c)", "any_of(local:a, any_of(local:b, local:c))", Some(1), true),
+            ("any_of(local:b, local:c)", "any_of(local:a, any_of(local:b, local:c))", Some(2), false),
+            ("any_of(local:a, local:c)", "any_of(local:a, any_of(local:b, local:c))", Some(1), true),
+            ("any_of(local:a, local:x)", three, Some(1), false),
+            (three, two, Some(1), false),
+        ] {
+            assert_eq!(is_part(part, whole, members), expected, "{part} of {whole} by {members:?}");
+        }
     }
 
     fn expression() -> impl Strategy<Value = String> {

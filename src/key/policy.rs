@@ -12,7 +12,7 @@ use crate::key::context_rules::{ContextRules, RequiredFields};
 use crate::key::encryption_context::RESERVED;
 use crate::key::json::objects;
 use crate::key::kek::KekUri;
-use crate::key::kek_expression::KekExpression;
+use crate::key::kek_expression::{KekExpression, NEW_KEY_MEMBERS};
 use crate::key::period::Period;
 use crate::key::region::Region;
 use crate::key::rotation::RotationPolicy;
@@ -46,6 +46,8 @@ objects! {
     #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
     pub struct TenantPolicy {
         keks: KekExpression,
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::key::json::present")]
+        new_key_members: Option<u8>,
         region: Region,
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "crate::key::json::distinct")]
         allowed_regions: BTreeSet<Region>,
@@ -74,6 +76,7 @@ impl TenantPolicy {
     pub fn new(keks: impl Into<KekExpression>, region: Region) -> Self {
         Self {
             keks: keks.into(),
+            new_key_members: None,
             region,
             allowed_regions: BTreeSet::new(),
             kek_regions: BTreeMap::new(),
@@ -105,6 +108,26 @@ impl TenantPolicy {
     /// Other KEKs for new data keys. Records that exist keep theirs until they are rewrapped (`Admin::rewrap`).
     pub fn wrapped_by(mut self, keks: impl Into<KekExpression>) -> Self {
         self.keks = keks.into();
+        self
+    }
+
+    /// How many members of each `any_of` a new data key needs, 1 to 8: of those that do not answer, or are throttled, the others are
+    /// left out. Default: all of them, so that while a replica or an escrow is down nothing new is sealed.
+    ///
+    /// With fewer, whoever can cut off an escrow's KMS has new keys made without the escrow. A *denial* is an answer: no key is made
+    /// then. A key that lacks members has them after [`Admin::rewrap`](crate::Admin::rewrap), which leaves nobody out; until
+    /// then [`Admin::keys`](crate::Admin::keys) shows what it is wrapped for, and the log warned of it.
+    ///
+    /// ```
+    /// use strongroom::{KekExpression, Region, TenantPolicy};
+    ///
+    /// let keks: KekExpression = "any_of(local:acme-eu, local:acme-replica)".parse()?;
+    /// let policy = TenantPolicy::new(keks, Region::new("eu-central-1")?).new_key_members(1);
+    /// assert_eq!(policy.members_of_new_keys(), Some(1));
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    pub fn new_key_members(mut self, members: u8) -> Self {
+        self.new_key_members = Some(members);
         self
     }
 
@@ -264,6 +287,11 @@ impl TenantPolicy {
         &self.keks
     }
 
+    /// How many members of each `any_of` a new data key needs; `None` stands for all.
+    pub fn members_of_new_keys(&self) -> Option<u8> {
+        self.new_key_members
+    }
+
     /// The regions that the tenant is allowed beside its home.
     pub fn allowed_regions(&self) -> impl Iterator<Item = &Region> {
         self.allowed_regions.iter()
@@ -306,6 +334,7 @@ impl TenantPolicy {
             allowed_regions: _, // with `region`: what was allowed and is not any more
             shared_keks: _,     // about other tenants
             verify_new_keys: _, // about keys to come
+            new_key_members: _, // as well
             retention_secs: _,  // an erasure says what it covers
             contact: _,         // words
             region,
@@ -423,6 +452,9 @@ impl TenantPolicy {
         if self.contact.as_ref().is_some_and(|c| c.is_empty() || c.len() > MAX_CONTACT || c.contains(char::is_control))
         {
             return Err(Error::invalid("a policy's contact has 1 to 200 bytes on one line"));
+        }
+        if self.new_key_members.is_some_and(|members| !NEW_KEY_MEMBERS.contains(&members)) {
+            return Err(Error::invalid("a new data key needs 1 to 8 members of each any_of (new_key_members)"));
         }
         if self.retention_secs.is_some() && self.period == Period::None {
             return Err(Error::invalid("keys without periods have no age to retain them by: set a period"));

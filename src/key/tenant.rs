@@ -10,7 +10,7 @@ use crate::key::id::{KeyId, TenantId};
 use crate::key::incarnation::Incarnation;
 use crate::key::journal::JournalHead;
 use crate::key::json::objects;
-use crate::key::kek_history::KekHistory;
+use crate::key::kek_history::{KekHistory, KeksInForce};
 use crate::key::period::PeriodLabel;
 use crate::key::policy::TenantPolicy;
 use crate::key::record::{KeyRecord, erased};
@@ -76,7 +76,7 @@ impl TenantRecord {
             epoch: 1,
             predecessor: None,
             enrolled_at,
-            keks: KekHistory::enrolled(policy.keks().clone()),
+            keks: KekHistory::enrolled(policy.keks().clone(), policy.members_of_new_keys()),
             policy,
             revocations: Vec::new(),
             suspensions: Vec::new(),
@@ -98,7 +98,8 @@ impl TenantRecord {
             return Err(Error::malformed("a tenant's stored row has no epoch, or no predecessor"));
         }
         let keks = self.rewrap.as_ref().map_or(self.policy.keks(), |order| &order.to);
-        let checked = self.policy.check().and_then(|()| self.check()).and_then(|()| self.keks.check(self.epoch, keks));
+        let history = || self.keks.check(self.epoch, keks, self.policy.members_of_new_keys());
+        let checked = self.policy.check().and_then(|()| self.check()).and_then(|()| history());
         checked.map_err(|e| Error::malformed("a tenant's stored row is beyond its limits").with_source(e))
     }
 
@@ -109,14 +110,19 @@ impl TenantRecord {
     /// `Conflict` if the record is of a later epoch: the row was read too early; `Tampered`, naming the key.
     pub(crate) fn check_record(&self, record: &KeyRecord) -> Result<()> {
         let epochs = [record.made_epoch, record.wrapped_epoch, record.pending.as_ref().map_or(0, |p| p.epoch)];
-        let in_force = |wrapped: &WrappedKey, epoch| self.keks.in_force_at(epoch) == Some(&wrapped.expression());
+        let in_force = |wrapped: &WrappedKey, epoch, members: fn(&KeksInForce) -> Option<u8>| {
+            let is_part = |it: &KeksInForce| wrapped.expression().is_part_of(&it.keks, members(it));
+            self.keks.in_force_at(epoch).is_some_and(is_part)
+        };
+        // A new key can lack members that did not answer; a rewrap leaves nobody out.
+        let (as_new, as_rewrapped) = (|it: &KeksInForce| it.new_key_members, |_: &KeksInForce| None);
         let problem = if record.tenant != self.tenant || record.incarnation != self.incarnation {
             "is another tenant's, or of an earlier enrolment"
         } else if epochs.iter().any(|epoch| *epoch > self.epoch) {
             let message = "a key record is of a later epoch than its tenant's row; read it again";
             return Err(Error::new(ErrorKind::Conflict, message).with_tenant(self.tenant.as_str()));
-        } else if record.wrapped.as_ref().is_some_and(|wrapped| !in_force(wrapped, record.wrapped_epoch))
-            || record.pending.as_ref().is_some_and(|pending| !in_force(&pending.wrapped, pending.epoch))
+        } else if record.wrapped.as_ref().is_some_and(|wrapped| !in_force(wrapped, record.wrapped_epoch, as_new))
+            || record.pending.as_ref().is_some_and(|pending| !in_force(&pending.wrapped, pending.epoch, as_rewrapped))
         {
             "is wrapped for other KEKs than the tenant's row allows"
         } else {

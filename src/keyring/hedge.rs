@@ -30,7 +30,7 @@ impl Hedge {
         slow.get(kek).is_some_and(|until| now < *until)
     }
 
-    fn kept_waiting(&self, keks: &KekExpression, now: Duration) {
+    pub(crate) fn kept_waiting(&self, keks: &KekExpression, now: Duration) {
         let mut slow = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slow.retain(|_, until| now < *until);
         for kek in keks.keks() {
@@ -41,7 +41,7 @@ impl Hedge {
     }
 
     /// Whether something that stands for `keks` is to be had without a slow one.
-    fn is_quick(&self, keks: &KekExpression, now: Duration) -> bool {
+    pub(crate) fn is_quick(&self, keks: &KekExpression, now: Duration) -> bool {
         keks.stands_without(&|kek| self.is_slow(kek, now))
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod hands;
 pub(crate) mod hedge;
 pub(crate) mod known;
 pub(crate) mod loading;
+pub(crate) mod members;
 mod pausing;
 pub(crate) mod rollback;
 pub(crate) mod room_keys;

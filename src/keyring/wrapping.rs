@@ -18,38 +18,49 @@ use crate::key::tenant::TenantRecord;
 use crate::key::wrapped_key::{WrappedKey, Wrapping};
 use crate::keyring::Keyring;
 use crate::keyring::cache::CachedKey;
+use crate::keyring::members::{group, is_outage, least};
 
 /// The KEKs that were denied on the way.
 type Denied = Mutex<Vec<KekUri>>;
 
 impl Keyring {
-    /// A new data key, wrapped for `keks`. The KMS makes it where one KEK alone can unwrap it; components for `all_of` are
-    /// made here.
+    /// A new data key, wrapped for `keks`: of each `any_of` as many members as the policy asks for. The KMS makes it where one KEK
+    /// alone can unwrap it; components for `all_of` are made here.
     pub(crate) async fn generate(
         &self,
         row: &TenantRecord,
         keks: &KekExpression,
         context: &EncryptionContext,
     ) -> Result<(DataKey, WrappedKey)> {
-        let (first, others) = match keks {
-            KekExpression::One(kek) => (kek, None),
+        let members = row.policy.members_of_new_keys();
+        let (first, others, least) = match keks {
+            KekExpression::One(kek) => (kek, None, 1),
             KekExpression::AnyOf(of) => match of.split_first() {
-                Some((KekExpression::One(kek), others)) => (kek, Some(others)),
+                Some((KekExpression::One(kek), others)) => (kek, Some(others), least(of, members)),
                 _ => return self.make_here(row, keks, context).await,
             },
             KekExpression::AllOf(_) => return self.make_here(row, keks, context).await,
         };
         row.policy.check_kek_region(first)?;
-        let made = self.unless_denied(row, first, self.kms.generate(&row.tenant, first, context).await)?;
+        let can_be_left_out = others.is_some_and(|others| least <= others.len());
+        if can_be_left_out && !self.hedge.is_quick(&first.into(), self.now()) {
+            return self.make_here(row, keks, context).await;
+        }
+        let made = match self.unless_denied(row, first, self.kms.generate(&row.tenant, first, context).await) {
+            Err(e) if can_be_left_out && is_outage(&e) => {
+                self.hedge.kept_waiting(&first.into(), self.now());
+                return self.make_here(row, keks, context).await;
+            }
+            made => made?,
+        };
         let wrapped = WrappedKey::One(Wrapping { kek: first.clone(), wrapped: made.wrapped });
         let Some(others) = others else {
             return Ok((made.data_key, wrapped));
         };
-        let mut of = vec![wrapped];
-        for other in others {
-            of.push(self.wrap(row, other, context, &made.data_key).await?);
-        }
-        Ok((made.data_key, WrappedKey::AnyOf(of)))
+        let wrap = |of| self.wrap(row, of, members, context, &made.data_key);
+        let mut of = self.wrap_for_members(&row.tenant, others, least.saturating_sub(1), wrap).await?;
+        of.insert(0, wrapped);
+        Ok((made.data_key, group(of)?))
     }
 
     async fn make_here(
@@ -59,15 +70,16 @@ impl Keyring {
         context: &EncryptionContext,
     ) -> Result<(DataKey, WrappedKey)> {
         let data_key = DataKey::random()?;
-        let wrapped = self.wrap(row, keks, context, &data_key).await?;
+        let wrapped = self.wrap(row, keks, row.policy.members_of_new_keys(), context, &data_key).await?;
         Ok((data_key, wrapped))
     }
 
-    /// Wraps `data_key` for `keks`.
+    /// Wraps `data_key` for `keks`, for so many members of each `any_of` at least; `None` stands for all.
     pub(crate) fn wrap<'a>(
         &'a self,
         row: &'a TenantRecord,
         keks: &'a KekExpression,
+        members: Option<u8>,
         context: &'a EncryptionContext,
         data_key: &'a DataKey,
     ) -> BoxFuture<'a, Result<WrappedKey>> {
@@ -80,13 +92,14 @@ impl Keyring {
                     Ok(WrappedKey::One(Wrapping { kek: kek.clone(), wrapped }))
                 }
                 KekExpression::AnyOf(of) => {
-                    let wrapped = join_all(of.iter().map(|e| self.wrap(row, e, context, data_key))).await;
-                    wrapped.into_iter().collect::<Result<_>>().map(WrappedKey::AnyOf)
+                    let wrap = |e| self.wrap(row, e, members, context, data_key);
+                    group(self.wrap_for_members(&row.tenant, of, least(of, members), wrap).await?)
                 }
                 KekExpression::AllOf(of) => {
                     let components = split::split(data_key, of.len())?;
                     let context = &context.for_component()?;
-                    let each = of.iter().zip(&components).map(|(e, component)| self.wrap(row, e, context, component));
+                    let wrap = |(e, component)| self.wrap(row, e, members, context, component);
+                    let each = of.iter().zip(&components).map(wrap);
                     join_all(each).await.into_iter().collect::<Result<_>>().map(WrappedKey::AllOf)
                 }
             }

@@ -433,6 +433,7 @@ def rich_bodies():
 
     policy = {
         "keks": NESTED,
+        "new_key_members": 8,
         "region": EU,
         "allowed_regions": ["eu", "us-east-1"],
         "kek_regions": {"aws-kms:alias/b": "eu", "local:a": "us-east-1"},
@@ -459,7 +460,10 @@ def rich_bodies():
             {"id": "0123456789abcdef", "selector": {}, "requested_at": 1, "due_at": 2, "carried_out_since": 3},
         ],
         "rewrap": {"to": "all_of(local:a, local:b)", "epoch": 9, "since": 8},
-        "keks": [{"from_epoch": 1, "keks": NESTED}, {"from_epoch": 9, "keks": "all_of(local:a, local:b)"}],
+        "keks": [
+            {"from_epoch": 1, "keks": NESTED, "new_key_members": 1},
+            {"from_epoch": 9, "keks": "all_of(local:a, local:b)", "new_key_members": 8},
+        ],
         "erased": floors,
         "compromised": floors[:2],
         "exports": [{"kek": "aws-kms:alias/x", "foreign": True, "first_at": 1, "last_at": 2, "upto_epoch": 7}],
@@ -665,6 +669,13 @@ def bodies_that_cannot_be():
             if (value := members.get(f"policy__{name}")) is not None:
                 members = {"policy": policy_with(**{name: value})}
         bad(TENANT, how, **members)
+    history = [{"from_epoch": 1, "keks": "local:acme-2026"}]
+    needs_none = policy_with(new_key_members=0)
+    bad(TENANT, "no members for new keys", policy=needs_none, keks=[history[0] | {"new_key_members": 0}])
+    needs_nine = policy_with(new_key_members=9)
+    bad(TENANT, "nine members for new keys", policy=needs_nine, keks=[history[0] | {"new_key_members": 9}])
+    bad(TENANT, "members for new keys that its history does not have", policy=policy_with(new_key_members=1), keks=history)
+    bad(TENANT, "a history with members for new keys that its policy does not have", keks=[history[0] | {"new_key_members": 1}])
     bad(TENANT, "a retention time above 2^64", policy=policy_with(retention_secs=2**64))
     bad(TENANT, "a key's age above 2^64", policy=changed(policy_with(), rotation__max_age_secs=2**64))
     bad(TENANT, "too many messages", policy=changed(policy_with(), rotation__max_messages=2**40 + 1))
@@ -759,7 +770,7 @@ def nested_wrapping(levels):
 
 def policy_with(**more):
     order = [
-        "keks", "region", "allowed_regions", "kek_regions", "shared_keks", "scope_fields", "context_rules", "period",
+        "keks", "new_key_members", "region", "allowed_regions", "kek_regions", "shared_keks", "scope_fields", "context_rules", "period",
         "rotation", "suite", "cache_ttl_secs", "verify_new_keys", "retention_secs", "contact",
     ]
     policy = policy_body() | more
@@ -1097,6 +1108,37 @@ def records():
         wrap(key_body(), "stranger", rest, True),
         {"any_of": [wrap(key_body(), "acme-2026", share, True), wrap(key_body(), "second-holder", share, True)]},
     ]})
+
+    def left_out(scenario, keks, members, wrapped, fine=True):
+        policy = policy_with(keks=keks, new_key_members=members)
+        row = {"policy": policy, "keks": [{"from_epoch": 1, "keks": keks, "new_key_members": members}]}
+        Store(tenant=row, key={"wrapped": wrapped}, wrapped=False).expect(scenario, opens=fine, seals=fine)
+
+    three = "any_of(local:acme-2026, local:stranger, local:second-holder)"
+    strange = wrap(key_body(), "stranger", DATA_KEY)
+    left_out("One member of two where a new key needs one", either, 1, whole[0])
+    left_out("The other member of two where a new key needs one", either, 1, whole[1])
+    left_out("One member of two where a new key needs two", either, 2, whole[0], fine=False)
+    left_out("Both members where a new key needs eight", either, 8, {"any_of": whole})
+    left_out("One KEK that is no member where a new key needs one", either, 1, strange, fine=False)
+    left_out("The first and the last member of three", three, 2, {"any_of": whole})
+    left_out("Two members of three in another order", three, 2, {"any_of": whole[::-1]}, fine=False)
+    left_out("One member of three where a new key needs two", three, 2, whole[0], fine=False)
+    left_out("A part of a group of which all are needed", both, 1, wrap(key_body(), "acme-2026", DATA_KEY), fine=False)
+    left_out("A group within all of of which one member is left", deeper, 1, {"all_of": [
+        wrap(key_body(), "stranger", rest, True), wrap(key_body(), "second-holder", share, True),
+    ]})
+    left_out("A group in a group in the place of both", nested, 1, split(True))
+    late = {"wrapped": whole[0], "epoch": 3}
+    history = [{"from_epoch": 1, "keks": "local:acme-2025"}, {"from_epoch": 2, "keks": either, "new_key_members": 1}]
+    row = {"policy": policy_with(keks=either, new_key_members=1), "keks": history}
+    neither("A pending wrapping that leaves a member out", key=early | {"pending": late}, tenant=row, wrapped=False)
+    history = [{"from_epoch": 1, "keks": either, "new_key_members": 1}, {"from_epoch": 3, "keks": either}]
+    row = {"policy": policy_with(keks=either), "keks": history}
+    Store(tenant=row, key={"wrapped": whole[0], "made_epoch": 2, "wrapped_epoch": 2}, wrapped=False).expect(
+        "One member of two of an epoch at which one was enough"
+    )
+    neither("One member of two of an epoch at which it was not", key={"wrapped": whole[0], "made_epoch": 3, "wrapped_epoch": 3}, tenant=row, wrapped=False)
 
     us = {"region": "us-east-1"}
     neither("A record of a region that is not allowed", key=us)

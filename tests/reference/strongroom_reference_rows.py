@@ -298,6 +298,24 @@ def show(expression):
     return f"{expression[0]}({', '.join(map(show, expression[1]))})"
 
 
+def is_part_of(part, whole, members):
+    """Whether `whole` is wrapped for but for members of its any_of that did not answer: at least `members` of each stay."""
+    if members is None or isinstance(whole, str):
+        return part == whole
+    word, of = whole
+    least = min(members, len(of))
+    if word == "all_of":
+        return (
+            not isinstance(part, str) and part[0] == "all_of" and len(part[1]) == len(of)
+            and all(is_part_of(*pair, members) for pair in zip(part[1], of))
+        )
+    if not isinstance(part, str) and part[0] == "any_of" and len(part[1]) >= least:
+        left = iter(of)
+        if all(any(is_part_of(one, other, members) for other in left) for one in part[1]):
+            return True
+    return least == 1 and any(is_part_of(part, one, members) for one in of)
+
+
 def wrapped_key(value):
     need(type(value) is dict, "wrapped key")
     if list(value) == ["kek", "wrapped"]:
@@ -341,8 +359,10 @@ required_fields = lambda value: (
     list_of(anything, least=1, most=8) if type(value) is list else one_of("at_least_one", "unbound")
 )(value)
 context_rules = Members(("messages", required_fields), ("files", required_fields))
+members = integer(1, 8)
 policy = Members(
     ("keks", parse_expression),
+    ("new_key_members", members, None),
     ("region", region),
     ("allowed_regions", both(list_of(region, most=16), ascending(str.encode, strictly=True)), []),
     ("kek_regions", kek_regions, {}),
@@ -374,7 +394,9 @@ tenant_row = Members(
         ("carried_out_since", time, None),
     ), most=1000)),
     ("rewrap", or_null(Members(("to", parse_expression), ("epoch", epoch), ("since", time)))),
-    ("keks", list_of(Members(("from_epoch", epoch), ("keks", parse_expression)), least=1, most=64)),
+    ("keks", list_of(
+        Members(("from_epoch", epoch), ("keks", parse_expression), ("new_key_members", members, None)), least=1, most=64
+    )),
     ("erased", list_of(floor, most=10_000)),
     ("compromised", list_of(floor, most=10_000)),
     ("exports", list_of(Members(
@@ -502,6 +524,7 @@ def check_tenant(row, _):
     need(epochs[0] >= 1 and all(a < b for a, b in zip(epochs, epochs[1:])) and epochs[-1] <= row["epoch"], "history")
     present = row["rewrap"]["to"] if row["rewrap"] else policy["keks"]
     need(row["keks"][-1]["keks"] == present, "history")
+    need(row["keks"][-1].get("new_key_members") == policy.get("new_key_members"), "history")
 
 
 def check_key(row, generation):
@@ -659,14 +682,17 @@ class World:
         record, _, _ = verify_row(self.room, KEY, self.rows[name])
         need((record["tenant"], record["key_id"]) == name[1:], "another key's", Refused)
         need((record["tenant"], record["incarnation"]) == (row["tenant"], row["incarnation"]), "incarnation", Refused)
-        made = [(record["wrapped"], record["wrapped_epoch"])]
+        made = [(record["wrapped"], record["wrapped_epoch"], True)]
         if record["pending"]:
-            made.append((record["pending"]["wrapped"], record["pending"]["epoch"]))
-        for wrapped, at in made:
+            made.append((record["pending"]["wrapped"], record["pending"]["epoch"], False))
+        for wrapped, at, is_new in made:
             need(at <= row["epoch"], "a later epoch", Refused)
             if wrapped:
-                in_force = [it["keks"] for it in row["keks"] if it["from_epoch"] <= at]
-                need(in_force and show(expression_of(wrapped)) == in_force[-1], "not in force", Refused)
+                in_force = [it for it in row["keks"] if it["from_epoch"] <= at][-1:]
+                members = [it.get("new_key_members") if is_new else None for it in in_force]
+                need(in_force, "not in force", Refused)
+                whole = parse_expression(in_force[0]["keks"])
+                need(is_part_of(expression_of(wrapped), whole, members[0]), "not in force", Refused)
         return record  # made_epoch is at most wrapped_epoch
 
     def unwrap(self, row, record):

@@ -169,13 +169,18 @@ fn near(kek: &strongroom::KekUri) -> strongroom::KekUri {
     kek.as_str().replacen("far:", "local:", 1).parse().unwrap()
 }
 
-struct Two {
-    room: Strongroom,
-    far: FaultyKms,
+pub(crate) struct Two {
+    pub(crate) room: Strongroom,
+    pub(crate) far: FaultyKms,
 }
 
 /// acme's KEKs are `expression`, of `far:acme`, `local:acme` and `local:other`.
-async fn two(expression: &str) -> Two {
+pub(crate) async fn two(expression: &str) -> Two {
+    two_with(expression, |policy| policy).await
+}
+
+/// As [`two`], with more in the policy.
+pub(crate) async fn two_with(expression: &str, more: impl Fn(TenantPolicy) -> TenantPolicy) -> Two {
     let (here, there) = (LocalKms::in_memory(), LocalKms::in_memory());
     for name in ["acme", "other"] {
         here.create_kek(name, region(HOME)).unwrap();
@@ -187,7 +192,7 @@ async fn two(expression: &str) -> Two {
     let room = room.open_under(&Operator::default()).await;
     let keks: strongroom::KekExpression = expression.parse().unwrap();
     let policy = TenantPolicy::new(keks, region(HOME)).scope_by(["channel"]).allow_unbound_messages();
-    room.admin("a test", "to test").unwrap().enroll("acme", policy).await.unwrap();
+    room.admin("a test", "to test").unwrap().enroll("acme", more(policy)).await.unwrap();
     Two { room, far }
 }
 
