@@ -223,6 +223,8 @@ fn files(process: &mut Watched) {
     process.stands("sealing a file", &[4], &["file subkey"]);
     process.passes("file sealed and opened", &[4], &[]);
     process.passes("file piped", &[4], &[]);
+    process.passes("a stream under way", &[4], &[]);
+    process.passes("streams of ranges read", &[4], &[]);
     process.passes("file read", &[4], &[]);
 }
 

@@ -1,6 +1,6 @@
 //! The turn of the hour, measured: how long the first message after it waits, of each of many scopes. Not a test, but figures; run it
 //! with `cargo test --release --all-features --test turn -- --ignored --nocapture`. `STRONGROOM_SCOPES` says how many scopes (3000),
-//! `STRONGROOM_LEAD` how many seconds before the hour they are in use (200).
+//! `STRONGROOM_LEAD` how many seconds before the hour they are in use (200), and with `STRONGROOM_AHEAD=0` no keys are made ahead.
 #![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test may panic
 
@@ -68,6 +68,7 @@ async fn turn(what: &str, within: Duration) {
     let left = i64::try_from(ends.duration_since(Instant::now()).as_millis()).unwrap();
     let clock = Shifted(HOUR + 3_600_000 - left - SystemClock.unix_millis());
     let builder = Strongroom::builder().serving(["eu-central-1"]).key_store(store).kms(kms.clone()).clock(clock);
+    let builder = builder.keys_ahead(asked("STRONGROOM_AHEAD", 1) != 0);
     let room = builder.open_under(&Operator::default()).await;
     let policy = TenantPolicy::new(kek, eu).scope_by(["channel"]).allow_unbound_messages().period(Period::Hour);
     room.admin("a campaign", "the turn of the hour").unwrap().enroll("acme", policy).await.unwrap();
