@@ -8,6 +8,8 @@ mod cluster;
 mod erase;
 #[path = "lifecycle/keks.rs"]
 mod keks;
+#[path = "lifecycle/lost_answers.rs"]
+mod lost_answers;
 #[path = "lifecycle/migrate.rs"]
 mod migrate;
 #[path = "lifecycle/policies.rs"]
