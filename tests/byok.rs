@@ -8,6 +8,9 @@ mod canary;
 mod ceremony;
 #[path = "byok/kill.rs"]
 mod kill;
+#[cfg(target_os = "linux")]
+#[path = "byok/memory.rs"]
+mod memory;
 #[path = "byok/tenant.rs"]
 mod tenant;
 

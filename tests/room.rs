@@ -325,6 +325,22 @@ async fn another_tenants_wrapped_key_does_not_unwrap_even_under_one_kek() {
     assert_eq!(kind(globex.seal(&[], b"x").await), ErrorKind::Denied);
 }
 
+/// A node that was taken over moves a record to another scope of its tenant: the KMS has bound the key to the one it was made for.
+#[tokio::test]
+async fn a_record_moved_to_another_scope_does_not_unwrap() {
+    let house = House::new().await;
+    let sealed = house.channel("acme", "C9").await.seal(&[], b"C9's").await.unwrap();
+    let record = house.room.admin("a test", "to test").unwrap().keys("acme", None, 1).await.unwrap().keys.remove(0);
+    let (key, _, index) = house.store.raw_rows().into_iter().find(|(key, ..)| matches!(key, RowKey::Key(..))).unwrap();
+    let other = channel_of(&house.other_process().await, "acme", "C8").await;
+    let moved = KeyRecord { scope: other.scope().clone(), ..record };
+    let mut index = index.unwrap();
+    index.scope = moved.scope.clone();
+    house.store.raw_put(&key, Some(TakenOverNode::of(&house.room).tag(&moved).unwrap()), Some(index));
+    assert_eq!(kind(other.open(&[], &sealed).await), ErrorKind::Denied);
+    assert_eq!(kind(other.seal(&[], b"x").await), ErrorKind::Denied);
+}
+
 #[tokio::test]
 async fn regions_are_checked_before_any_call() {
     let house = House::new().await;
@@ -453,14 +469,21 @@ async fn the_message_limit_counts_across_reloads() {
 #[tokio::test]
 async fn the_time_to_live_runs_from_the_unwrap_and_is_never_extended() {
     let house = House::new().await;
+    // The lease is renewed out of step with the key's life: or it would be the lease's end that ends it.
+    house.channel("globex", "C1").await.seal(&[], b"x").await.unwrap();
+    house.clock.advance(Duration::from_secs(2));
     let scope = house.channel("acme", "C9").await;
     let sealed = scope.seal(&[], b"x").await.unwrap();
     house.kms.set(Fault::Fails(ErrorKind::Unavailable));
     // Used all the time, with a failing KMS behind it, and with the wall clock set back a day: it ends all the same.
     house.clock.set_back(24 * 3_600_000);
-    for _ in 0..299 {
+    for second in 1..300 {
         house.clock.advance(Duration::from_secs(1));
-        assert!(scope.open(&[], &sealed).await.is_ok());
+        // The refreshes in the background fail meanwhile, and nobody waits for them.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        scope.open(&[], &sealed).await.unwrap_or_else(|e| panic!("after {second} s: {e:?}"));
         assert!(scope.seal(&[], b"y").await.is_ok());
     }
     house.clock.advance(Duration::from_secs(1));
@@ -468,6 +491,28 @@ async fn the_time_to_live_runs_from_the_unwrap_and_is_never_extended() {
     assert_eq!(kind(scope.seal(&[], b"y").await), ErrorKind::Unavailable);
     house.kms.set(Fault::None);
     assert!(scope.open(&[], &sealed).await.is_ok());
+}
+
+/// What a slow store or KMS takes is a part of it: else a key would live on by as much as a load can be drawn out.
+#[tokio::test]
+async fn what_a_load_takes_counts_for_the_time_to_live() {
+    let house = House::new().await;
+    let (clock, drawn_out) = (house.clock.clone(), AtomicUsize::new(0));
+    let slow = Failpoints::new(Arc::clone(&house.store), move |point| {
+        if point == "store.active.after" && drawn_out.fetch_add(1, Ordering::SeqCst) == 0 {
+            clock.advance(TTL / 3);
+        }
+        Ok(())
+    });
+    let room = Strongroom::builder().serving([HOME]).key_store(slow).kms(house.kms.clone());
+    let scope = channel_of(&room.clock(house.clock.clone()).open_under(&house.operator).await, "acme", "C9").await;
+    let sealed = scope.seal(&[], b"x").await.unwrap();
+    house.kms.set(Fault::Fails(ErrorKind::Unavailable));
+    house.clock.advance(TTL * 2 / 3 - Duration::from_secs(1));
+    assert!(scope.open(&[], &sealed).await.is_ok() && scope.seal(&[], b"y").await.is_ok());
+    house.clock.advance(Duration::from_secs(1));
+    assert_eq!(kind(scope.open(&[], &sealed).await), ErrorKind::Unavailable);
+    assert_eq!(kind(scope.seal(&[], b"y").await), ErrorKind::Unavailable);
 }
 
 // aws-encryption-sdk-java #2177: a latency spike at the time to live.
@@ -612,6 +657,27 @@ async fn revoke_takes_effect_at_once_and_restore_undoes_it() {
         ErrorKind::InvalidArgument,
         "a rule that covers nothing"
     );
+}
+
+/// The tenant's own switch, without any of us: nobody revokes, and nothing asks the KMS while the key lives.
+#[tokio::test]
+async fn a_kek_that_is_disabled_at_the_kms_ends_opening_with_the_time_to_live() {
+    let house = House::new().await;
+    // Out of step with the key's life, so that it is not the lease's end that has the KMS asked.
+    house.channel("globex", "C1").await.seal(&[], b"x").await.unwrap();
+    house.clock.advance(Duration::from_secs(2));
+    let scope = house.channel("acme", "C9").await;
+    let sealed = scope.seal(&[], b"9").await.unwrap();
+    house.local.disable_kek("acme").unwrap();
+    let before = house.kms.calls();
+    house.clock.advance(TTL * 3 / 4);
+    scope.open(&[], &sealed).await.unwrap();
+    assert_eq!(house.kms.calls(), before, "the test did not test what it should");
+    house.clock.advance(TTL / 4 - Duration::from_secs(2));
+    house.channel("globex", "C2").await.seal(&[], b"x").await.unwrap();
+    house.clock.advance(Duration::from_secs(2));
+    assert_eq!(kind(scope.open(&[], &sealed).await), ErrorKind::Denied);
+    assert_eq!(kind(scope.seal(&[], b"y").await), ErrorKind::Denied);
 }
 
 #[tokio::test]

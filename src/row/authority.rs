@@ -210,7 +210,20 @@ mod tests {
             for len in 0..row.len() {
                 assert!(authority.read::<Vec<String>>(which, &row[..len]).is_err());
             }
+            assert!(authority.read::<Vec<String>>(which, &[&row[..], b" "].concat()).is_err());
         }
+    }
+
+    /// There is room for one behind the signature, which the control plane did not sign.
+    #[test]
+    fn a_consent_that_somebody_puts_in_is_not_believed() {
+        let authority = room("chat", 1, 1);
+        let row = authority.sign(Some(&control(1)), Kind::Tenant, &1).unwrap();
+        let (head, body) = row.split_at(row.len() - b"1".len());
+        let (head, none) = head.split_at(head.len() - 2);
+        assert_eq!((none, body), (&[0, 0][..], &b"1"[..]));
+        let with_consent = [head, &[0, 4], b"mine", body].concat();
+        assert_eq!(kind(authority.read::<u32>(Kind::Tenant, &with_consent)), Some(ErrorKind::Tampered));
     }
 
     #[test]

@@ -21,12 +21,23 @@ pub(crate) struct Storm {
     pub(crate) refused: Vec<String>,
 }
 
+/// What another tenant has sealed. It is there before the storm begins, so that all of its waiting is measured.
+struct Visitor {
+    room: Strongroom,
+    here: (ScopeHandle, Vec<u8>),
+    elsewhere: (ScopeHandle, Vec<u8>),
+}
+
+async fn visitor(room: &Strongroom) -> Visitor {
+    let [here, elsewhere] = [channel(room, "globex", "C1").await, channel(room, "globex", "C2").await];
+    let (sealed, other) = (here.seal(&[], b"x").await.unwrap(), elsewhere.seal(&[], b"x").await.unwrap());
+    Visitor { room: room.clone(), here: (here, sealed), elsewhere: (elsewhere, other) }
+}
+
 /// Another tenant: opens with the key in hand all the time, and loads a key again and again.
-async fn visitor(room: Strongroom, until: Arc<AtomicBool>) -> (Vec<Duration>, Vec<Duration>, Vec<String>) {
+async fn visits(visitor: Visitor, until: Arc<AtomicBool>) -> (Vec<Duration>, Vec<Duration>, Vec<String>) {
     let (mut hot, mut cold, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-    let scope = channel(&room, "globex", "C1").await;
-    let elsewhere = channel(&room, "globex", "C2").await;
-    let (sealed, other) = (scope.seal(&[], b"x").await.unwrap(), elsewhere.seal(&[], b"x").await.unwrap());
+    let Visitor { room, here: (scope, sealed), elsewhere: (elsewhere, other) } = visitor;
     while !until.load(Ordering::SeqCst) {
         let began = Instant::now();
         match scope.open(&[], &sealed).await {
@@ -50,7 +61,7 @@ async fn visitor(room: Strongroom, until: Arc<AtomicBool>) -> (Vec<Duration>, Ve
 
 pub(crate) async fn storm(room: &Strongroom, channels: usize) -> Storm {
     let until = Arc::new(AtomicBool::new(false));
-    let visiting = tokio::spawn(visitor(room.clone(), Arc::clone(&until)));
+    let visiting = tokio::spawn(visits(visitor(room).await, Arc::clone(&until)));
     let acme = room.tenant("acme").await.unwrap();
     let scopes: Vec<ScopeHandle> =
         (0..channels).map(|n| acme.scope([("channel", &*format!("new-{n}"))]).unwrap()).collect();
@@ -67,7 +78,7 @@ pub(crate) async fn storm(room: &Strongroom, channels: usize) -> Storm {
 /// How long the other tenant's calls take while nothing else happens: hot, cold.
 pub(crate) async fn at_peace(room: &Strongroom, for_so_long: Duration) -> (Vec<Duration>, Vec<Duration>) {
     let until = Arc::new(AtomicBool::new(false));
-    let visiting = tokio::spawn(visitor(room.clone(), Arc::clone(&until)));
+    let visiting = tokio::spawn(visits(visitor(room).await, Arc::clone(&until)));
     tokio::time::sleep(for_so_long).await;
     until.store(true, Ordering::SeqCst);
     let (hot, cold, _) = visiting.await.unwrap();

@@ -1,14 +1,22 @@
 //! The log of changes: what is taken out of it, forged into it, or put back.
 
-use strongroom::testing::TakenOverControlPlane;
-use strongroom::{Change, ErrorKind, Forget, KeyStore, Selector};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use crate::world::{World, channel, kind};
+use strongroom::testing::{Failpoints, TakenOverControlPlane};
+use strongroom::{Change, ErrorKind, Forget, KeyStore, Selector, Strongroom};
+
+use crate::world::{BOUND, EU, World, channel, kind};
+
+/// What has not happened by then never will.
+const HANGS: Duration = Duration::from_secs(60);
 
 /// The newest entries are taken out. With a watermark the log has to reach what it counts: no lease, no open.
 #[tokio::test]
 async fn a_dropped_change_does_not_outlast_the_bound() {
     let world = World::new().await;
+    world.admin().revoke("acme", channel("C8")).await.unwrap();
     let other = world.fresh(true).await;
     let sealed = world.seal(&other, "acme", "C9").await.unwrap();
     let before = world.store.log(Some(0), 1000).await.unwrap();
@@ -17,8 +25,8 @@ async fn a_dropped_change_does_not_outlast_the_bound() {
     // The other node has the key in hand and has heard nothing.
     world.settle();
     assert_eq!(kind(world.open(&other, "acme", "C9", &sealed).await), ErrorKind::RolledBack);
-    // An earlier entry in the place of the one that was dropped is not at its place.
-    let filler = before.entries.last().cloned().unwrap_or((0, b"nothing".to_vec())).1;
+    // An authentic entry, the revocation of another channel, in the place of the one that was dropped is not at its place.
+    let filler = before.entries.last().unwrap().1.clone();
     let end = before.end + 1;
     world.store.raw_log_set([before.entries.clone(), vec![(end, filler)]].concat());
     assert_eq!(kind(world.open(&other, "acme", "C9", &sealed).await), ErrorKind::Revoked);
@@ -28,17 +36,30 @@ async fn a_dropped_change_does_not_outlast_the_bound() {
 #[tokio::test]
 async fn forged_purges_are_rate_limited() {
     let world = World::new().await;
-    let sealed = world.seal(&world.node, "acme", "C9").await.unwrap();
+    let readings = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&readings);
+    let counting = Failpoints::new(Arc::clone(&world.store), move |point| {
+        counted.fetch_add(u32::from(point == "store.log.after"), Ordering::SeqCst);
+        Ok(())
+    });
+    let builder = Strongroom::builder().serving([EU]).key_store(counting).kms(world.kms.clone());
+    let builder = builder.clock(world.clock.clone()).revocation_bound(BOUND);
+    let node = world.operator.equip(builder).build().await.unwrap();
+    let sealed = world.seal(&node, "acme", "C9").await.unwrap();
     world.settle();
-    let forge = async |world: &World| {
-        world.store.put(&[], Some(&|_| b"forged".to_vec())).await.unwrap();
-    };
     let (unwraps, mut opened) = (world.kms.unwraps(), 0);
-    // Twenty forged entries, one each second.
+    // Twenty forged entries, one each second; the node hears of each at once, and not only when its lease ends.
     for _ in 0..20 {
-        forge(&world).await;
-        world.clock.advance(std::time::Duration::from_secs(1));
-        opened += u32::from(world.open(&world.node, "acme", "C9", &sealed).await.is_ok());
+        let before = readings.load(Ordering::SeqCst);
+        world.store.put(&[], Some(&|_| b"forged".to_vec())).await.unwrap();
+        world.clock.advance(Duration::from_secs(1));
+        let heard = async {
+            while readings.load(Ordering::SeqCst) == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(HANGS, heard).await.expect("the node does not read the log when it grows");
+        opened += u32::from(world.open(&node, "acme", "C9", &sealed).await.is_ok());
     }
     let loads = (world.kms.unwraps() - unwraps) / 2; // two holders
     assert!(opened >= 16, "{opened} of 20 opened");
@@ -68,6 +89,9 @@ async fn a_store_that_changes_identity_is_noticed() {
     let world = World::new().await;
     let empty = world.store.snapshot();
     let sealed = world.seal(&world.node, "globex", "C9").await.unwrap();
+    // Its record is looked up once more and stands: from now on nothing but the store's identity has it looked up again.
+    world.settle();
+    world.open(&world.node, "globex", "C9", &sealed).await.unwrap();
     world.store.restore(&empty);
     world.store.raw_identity_set("a standby that was promoted");
     world.settle();

@@ -1,8 +1,13 @@
 //! Authentic rows of before, put back: tenants' rows, records, and the whole store.
 
-use strongroom::{ErrorKind, KeyState, RowKey, Selector};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::world::{World, channel, key_id, kind, tenant, walk};
+use strongroom::testing::Operator;
+use strongroom::{Error, ErrorKind, KeyState, Mark, RowKey, Selector, Strongroom, Subject, Watermark};
+use tokio::sync::Notify;
+
+use crate::world::{BOUND, EU, World, channel, key_id, kind, tenant, walk};
 
 /// Epoch 8 rolled back to 7, then an honest 8' by a control plane that never saw 8: refused, and so is 9'.
 #[tokio::test]
@@ -39,6 +44,63 @@ async fn a_decision_that_was_put_back_before_it_was_confirmed_is_not_confirmed()
     // And as if the store had been put back to before it.
     world.store.restore(&before);
     assert_eq!(kind(other.admin("bob", "a test").unwrap().revoke("acme", channel("C7")).await), ErrorKind::RolledBack);
+}
+
+/// The watermark that keeps a decision which was written waiting before it is confirmed, once.
+struct Slow {
+    watermark: Arc<dyn Watermark>,
+    is_armed: AtomicBool,
+    reached: Notify,
+    goes_on: Notify,
+}
+
+#[async_trait::async_trait]
+impl Watermark for Slow {
+    async fn read(&self, subject: &Subject) -> Result<Option<Mark>, Error> {
+        self.watermark.read(subject).await
+    }
+
+    async fn advance(&self, subject: &Subject, from: Option<&Mark>, to: &Mark) -> Result<bool, Error> {
+        if matches!(subject, Subject::Tenant(_)) && self.is_armed.swap(false, Ordering::SeqCst) {
+            self.reached.notify_one();
+            self.goes_on.notified().await;
+        }
+        self.watermark.advance(subject, from, to).await
+    }
+}
+
+/// The same while the first is still at it: the other one went on from the row of before, by two decisions, so that the watermark is
+/// beyond the first one's. Who finds it there has to look whether his own decision is among them.
+#[tokio::test]
+async fn who_is_overtaken_confirms_only_what_stands() {
+    for put_back in [false, true] {
+        let world = World::new().await;
+        let slow = Arc::new(Slow {
+            watermark: Arc::clone(&world.operator.watermark),
+            is_armed: AtomicBool::new(false),
+            reached: Notify::new(),
+            goes_on: Notify::new(),
+        });
+        let builder = Strongroom::builder().serving([EU]).key_store(Arc::clone(&world.store)).kms(world.kms.clone());
+        let builder = builder.clock(world.clock.clone()).revocation_bound(BOUND).watermark(Arc::clone(&slow));
+        let node = builder.room(Operator::ROOM).root(world.operator.root.clone()).build().await.unwrap();
+        let before = world.store.snapshot();
+        slow.is_armed.store(true, Ordering::SeqCst);
+        let first =
+            tokio::spawn(async move { node.admin("alice", "a test").unwrap().revoke("acme", channel("C9")).await });
+        slow.reached.notified().await;
+        if put_back {
+            world.store.restore(&before);
+        }
+        let other = world.fresh(true).await;
+        for name in ["C7", "C8"] {
+            other.admin("bob", "a test").unwrap().revoke("acme", channel(name)).await.unwrap();
+        }
+        slow.goes_on.notify_one();
+        let first = first.await.unwrap().map(drop).map_err(|e| e.kind());
+        let stands = other.admin("bob", "a test").unwrap().tenant("acme").await.unwrap().revocations.len() == 3;
+        assert_eq!((first, stands), if put_back { (Err(ErrorKind::RolledBack), false) } else { (Ok(()), true) });
+    }
 }
 
 #[tokio::test]

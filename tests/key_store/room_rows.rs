@@ -1,9 +1,15 @@
 //! The room's own rows: another room's under the same root, a second one, one that is gone, one of before, and racing creators.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use strongroom::testing::{ManualClock, Operator};
-use strongroom::{ErrorKind, LocalKms, MemoryKeyStore, RowKey, Strongroom, StrongroomBuilder, Subject};
+use strongroom::{
+    DataKey, EncryptionContext, Error, ErrorKind, KekDescription, KekUri, Kms, LocalKms, Mark, MemoryKeyStore, Root,
+    RowKey, Strongroom, StrongroomBuilder, Subject, Watermark,
+};
+use tokio::sync::{Barrier, Notify};
+use tokio::task::JoinSet;
 
 use crate::world::{EU, NOW, World, kind};
 
@@ -42,27 +48,84 @@ async fn a_creation_whose_answer_was_lost_is_finished() {
     builder(&again, &store, "chat").build().await.unwrap();
 }
 
+const RACERS: usize = 8;
+
+/// A root's KMS that answers the first call of each racer when all have made it: by then each has seen that there is no room.
+struct Start {
+    kms: LocalKms,
+    racers: AtomicUsize,
+    line: Barrier,
+}
+
+#[async_trait::async_trait]
+impl Kms for Start {
+    fn scheme(&self) -> &str {
+        self.kms.scheme()
+    }
+
+    async fn describe(&self, kek: &KekUri) -> Result<KekDescription, Error> {
+        self.kms.describe(kek).await
+    }
+
+    async fn wrap(&self, kek: &KekUri, context: &EncryptionContext, key: &DataKey) -> Result<Vec<u8>, Error> {
+        if self.racers.fetch_add(1, Ordering::SeqCst) < RACERS {
+            self.line.wait().await;
+        }
+        self.kms.wrap(kek, context, key).await
+    }
+
+    async fn unwrap(&self, kek: &KekUri, context: &EncryptionContext, wrapped: &[u8]) -> Result<DataKey, Error> {
+        self.kms.unwrap(kek, context, wrapped).await
+    }
+}
+
+/// A watermark that keeps the first who would raise it waiting until all others are through: who wrote the room's row comes last.
+struct Finish {
+    watermark: Arc<dyn Watermark>,
+    is_first: AtomicBool,
+    others: Notify,
+}
+
+#[async_trait::async_trait]
+impl Watermark for Finish {
+    async fn read(&self, subject: &Subject) -> Result<Option<Mark>, Error> {
+        self.watermark.read(subject).await
+    }
+
+    async fn advance(&self, subject: &Subject, from: Option<&Mark>, to: &Mark) -> Result<bool, Error> {
+        if self.is_first.swap(false, Ordering::SeqCst) {
+            self.others.notified().await;
+        }
+        self.watermark.advance(subject, from, to).await
+    }
+}
+
 #[tokio::test]
 async fn of_racing_creators_one_creates() {
-    for _ in 0..20 {
-        let (operator, store) = (Operator::default(), Arc::new(MemoryKeyStore::default()));
-        let one = builder(&operator, &store, "chat");
-        let racers: Vec<_> = (0..8)
-            .map(|n| {
-                let one = one.clone();
-                tokio::spawn(async move { one.create_room(&format!("racer {n}"), "a race").await })
-            })
-            .collect();
-        let mut won = 0;
-        for racer in racers {
-            match racer.await.unwrap() {
-                Ok(()) => won += 1,
-                Err(e) => assert!(matches!(e.kind(), ErrorKind::Conflict | ErrorKind::InvalidArgument), "{e}"),
-            }
-        }
-        assert!(won >= 1);
-        one.build().await.unwrap();
+    let (operator, store, kms) = (Operator::default(), Arc::new(MemoryKeyStore::default()), LocalKms::in_memory());
+    let kek = kms.create_kek("root", EU.parse().unwrap()).unwrap();
+    let start = Start { kms, racers: AtomicUsize::new(0), line: Barrier::new(RACERS) };
+    let finish = Arc::new(Finish {
+        watermark: Arc::clone(&operator.watermark),
+        is_first: AtomicBool::new(true),
+        others: Notify::new(),
+    });
+    let one = builder(&operator, &store, "chat").root(Root::new(start, kek).unwrap()).watermark(Arc::clone(&finish));
+    let mut racers = JoinSet::new();
+    for n in 0..RACERS {
+        let one = one.clone();
+        racers.spawn(async move { one.create_room(&format!("racer {n}"), "a race").await });
     }
+    let mut ended = Vec::new();
+    while let Some(racer) = racers.join_next().await {
+        ended.push(racer.unwrap().map_err(|e| e.kind()));
+        if racers.len() == 1 {
+            finish.others.notify_one();
+        }
+    }
+    assert_eq!(ended.iter().filter(|ended| **ended == Err(ErrorKind::Conflict)).count(), RACERS - 1, "{ended:?}");
+    assert_eq!(ended.last(), Some(&Ok(())), "who wrote the row");
+    one.build().await.unwrap();
 }
 
 /// Staging under the same root, by another name or, carelessly, by the same one.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use strongroom::testing::Failpoints;
-use strongroom::{Ed25519Signer, Error, ErrorKind, KeyState, Period, Selector, SignedReceipt, Strongroom};
+use strongroom::{Ed25519Signer, Error, ErrorKind, KeyState, Period, RowKey, Selector, SignedReceipt, Strongroom};
 
 use crate::{DAY, EU, Fleet, HOUR, NOW, WRITERS, channel, gently, key_id, kind};
 
@@ -65,6 +65,33 @@ async fn a_receipt_states_what_is_gone_and_verifies() {
     assert_eq!(receipt.epoch, admin.tenant("acme").await.unwrap().epoch);
 }
 
+/// The wrapped bytes are in the store again, or were hidden from the erasure: whatever it did, they are not gone.
+#[tokio::test]
+async fn no_receipt_is_issued_of_what_is_not_gone() {
+    let fleet = Fleet::new().await;
+    let sealed = channel(&fleet.node, "C9").await.seal(&[], b"x").await.unwrap();
+    let admin = fleet.node.admin("a test", "to test").unwrap();
+    let this = Selector::fields([("channel", "C9")]);
+    let receipt = async || admin.receipt("acme", this.clone(), DAY, &signer()).await;
+    assert_eq!(kind(receipt().await), ErrorKind::Conflict, "nothing was erased");
+    let row = RowKey::Key("acme".parse().unwrap(), key_id(&sealed));
+    let (_, active, index) = fleet.store.raw_rows().into_iter().find(|(key, ..)| *key == row).unwrap();
+    let erasure = admin.erase("acme", this.clone(), Duration::ZERO).await.unwrap();
+    assert_eq!(kind(receipt().await), ErrorKind::Conflict, "it waits");
+    admin.carry_out_erasure("acme", &erasure.id, &gently()).await.unwrap();
+    let (_, destroyed, index_of_destroyed) = fleet.store.raw_rows().into_iter().find(|(key, ..)| *key == row).unwrap();
+    fleet.store.raw_put(&row, Some(active), index);
+    let refused = receipt().await.unwrap_err();
+    assert!(
+        refused.kind() == ErrorKind::Conflict && refused.to_string().contains("wrapped bytes of 1 keys"),
+        "{refused}"
+    );
+    fleet.store.raw_put(&row, Some(destroyed), index_of_destroyed);
+    assert!(receipt().await.is_ok());
+    let more = admin.receipt("acme", Selector::everything(), DAY, &signer()).await;
+    assert_eq!(kind(more), ErrorKind::Conflict, "more than was erased");
+}
+
 #[tokio::test]
 async fn retention_erases_periods_that_ended_long_ago() {
     let fleet = Fleet::with(|p| p.period(Period::Hour).retain_for(3 * HOUR)).await;
@@ -109,13 +136,16 @@ async fn a_key_is_retired_only_on_proof() {
         census.complete().unwrap()
     };
     let retire = async |census| admin.retire("acme", &[id], &census, HOUR).await;
-    let lately = census(&scope.seal(&[], b"x").await.unwrap(), true).await;
-    assert_eq!(kind(retire(lately).await), ErrorKind::Conflict, "Active at the cutoff");
+    // Nothing that is counted refers to the key: what keeps it is that it was Active at the cutoff.
+    let elsewhere = channel(&fleet.node, "C8").await.seal(&[], b"x").await.unwrap();
+    let refused = retire(census(&elsewhere, true).await).await.unwrap_err();
+    assert!(refused.kind() == ErrorKind::Conflict && refused.to_string().contains("cutoff"), "{refused}");
     let refused = retire(census(&old, false).await).await.unwrap_err();
     assert!(refused.kind() == ErrorKind::Conflict && refused.to_string().contains("1 envelopes"), "{refused}");
     let new = scope.reseal(&[], &old).await.unwrap().unwrap();
     let proof = census(&new, false).await;
-    assert_eq!(kind(admin.retire("acme", &[key_id(&new)], &proof, HOUR).await), ErrorKind::Conflict, "it is Active");
+    let refused = admin.retire("acme", &[key_id(&new)], &proof, HOUR).await.unwrap_err();
+    assert!(refused.kind() == ErrorKind::Conflict && refused.to_string().contains("is Active"), "{refused}");
     let erasure = retire(proof.clone()).await.unwrap();
     fleet.clock.advance(HOUR);
     admin.carry_out_erasure("acme", &erasure.id, &gently()).await.unwrap();

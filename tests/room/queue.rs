@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use strongroom::testing::{Fault, FaultyKms, ManualClock, Operator};
-use strongroom::{ErrorKind, LocalKms, MemoryKeyStore, ScopeHandle, Strongroom, TenantPolicy};
+use strongroom::{ErrorKind, LocalKms, MemoryKeyStore, ScopeHandle, Selector, Strongroom, TenantPolicy};
 use tokio::time::Instant;
 
 use crate::{HOME, NOW, channel_of, region};
@@ -82,6 +82,26 @@ async fn who_goes_away_before_his_turn_gives_it_up() {
     first.await.unwrap().unwrap();
     assert!(began.elapsed() < Duration::from_secs(9), "it waited {:?} for who had gone", began.elapsed());
     assert_eq!(kms.calls() - before, 2, "keys were made that nobody waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_waits_for_no_load_of_a_key() {
+    let (room, kms) = one_at_once().await;
+    kms.set(Fault::Hangs);
+    let before = kms.calls();
+    let loads: Vec<_> = channels(&room, "acme", 40)
+        .await
+        .into_iter()
+        .map(|scope| tokio::spawn(async move { scope.seal(&[], b"x").await.map(drop) }))
+        .collect();
+    while kms.calls() == before {
+        tokio::task::yield_now().await;
+    }
+    let began = Instant::now();
+    room.admin("a test", "to test").unwrap().revoke("acme", Selector::everything()).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "it waited {:?}", began.elapsed());
+    assert!(loads.iter().all(|load| !load.is_finished()), "the test did not test what it should");
+    loads.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 // Sixteen tries without a pause: of thirty-two that rotated one scope at once, half lost each time and gave up.
