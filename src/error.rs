@@ -49,7 +49,8 @@ pub enum ErrorKind {
     /// A synchronous handle has no key in hand. Await its `refresh` (to seal) or its `prepare` with the envelope (to open, also under
     /// an older key) and retry.
     NotLoaded,
-    /// The key store is older than what was seen of it: it was restored from a copy. Nothing of it is used.
+    /// The key store, or the file of a local KMS or root, is older than what was seen of it: it was restored from a copy, or cut.
+    /// Nothing of it is used.
     RolledBack,
     /// A stored row is not authentic: somebody else than this fleet wrote it, or it was moved. Nothing of it is used.
     Tampered,
