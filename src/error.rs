@@ -54,7 +54,8 @@ pub enum ErrorKind {
     RolledBack,
     /// A stored row is not authentic: somebody else than this fleet wrote it, or it was moved. Nothing of it is used.
     Tampered,
-    /// The key store contradicts what this process knows of it: a key that it has in hand is hidden. Nothing is sealed anew.
+    /// The key store contradicts what is known of it: a key that this process has in hand is hidden, or rows are there without the row
+    /// that they belong to. Nothing is sealed or begun anew.
     StoreInconsistent,
     /// The key store cannot go on before somebody acts: its disk is full or fails, it is corrupt, or it is set up wrongly (its
     /// path, login, permissions or TLS). The sentence says which. Not an outage that passes by itself.
