@@ -16,7 +16,7 @@ const ALL: [&str; 4] = ["tenants", "journal", "data_keys", "keks"];
 /// A key store from which rows can be lost.
 enum Place {
     Memory(Arc<MemoryKeyStore>),
-    Sqlite(PathBuf, tempfile::TempDir),
+    Sqlite { path: PathBuf, _folder: tempfile::TempDir },
 }
 
 impl Place {
@@ -24,13 +24,13 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.db");
         SqliteKeyStore::create(&path).await.unwrap().close().await;
-        [Self::Memory(Arc::default()), Self::Sqlite(path, folder)]
+        [Self::Memory(Arc::default()), Self::Sqlite { path, _folder: folder }]
     }
 
     async fn store(&self) -> Arc<dyn KeyStore> {
         match self {
             Self::Memory(store) => Arc::clone(store) as Arc<dyn KeyStore>,
-            Self::Sqlite(path, _) => Arc::new(SqliteKeyStore::open(path).await.unwrap()),
+            Self::Sqlite { path, .. } => Arc::new(SqliteKeyStore::open(path).await.unwrap()),
         }
     }
 
@@ -51,7 +51,7 @@ impl Place {
                     }
                 }
             }
-            Self::Sqlite(path, _) => {
+            Self::Sqlite { path, .. } => {
                 let mut db = sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.unwrap();
                 for table in tables {
                     let delete = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
@@ -250,7 +250,7 @@ async fn a_room_is_not_made_in_a_store_that_lost_its_room() {
         let world = World::new(place).await;
         match &world.place {
             Place::Memory(store) => [RowKey::Room, RowKey::Fleet].iter().for_each(|key| store.raw_put(key, None, None)),
-            Place::Sqlite(..) => world.place.lose(&["single_rows"]).await,
+            Place::Sqlite { .. } => world.place.lose(&["single_rows"]).await,
         }
         let elsewhere = Operator { root: world.operator.root.clone(), ..Operator::default() };
         let builder = elsewhere.equip(world.builder(world.place.store().await));
