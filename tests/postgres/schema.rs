@@ -52,7 +52,8 @@ async fn a_migration_is_not_cut_off_by_the_timeout_of_calls() {
     const CALLS: Duration = Duration::from_secs(1);
     let database = Database::new().await;
     // A database whose indexes take their time.
-    let slow = "CREATE FUNCTION public.slow() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); END $$;
+    let slow =
+        "CREATE FUNCTION public.slow() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); END $$;
         CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION public.slow()";
     execute(&mut database.raw().await, slow).await;
     let mut other = database.raw().await;
