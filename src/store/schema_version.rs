@@ -26,7 +26,7 @@ impl SchemaVersion {
     ///
     /// # Errors
     /// `InvalidArgument` if a later version of strongroom made the schema, in a way that this one cannot use.
-    pub(crate) fn missing<'a>(self, known: &'a [Migration]) -> Result<&'a [Migration]> {
+    pub(crate) fn missing(self, known: &[Migration]) -> Result<&[Migration]> {
         let applied = usize::try_from(self.version).unwrap_or(usize::MAX);
         if let Some(missing) = known.get(applied..) {
             return Ok(missing);
