@@ -49,11 +49,13 @@ pub enum ErrorKind {
     /// A synchronous handle has no key in hand. Await its `refresh` (to seal) or its `prepare` with the envelope (to open, also under
     /// an older key) and retry.
     NotLoaded,
-    /// The key store is older than what was seen of it: it was restored from a copy. Nothing of it is used.
+    /// The key store, or the file of a local KMS or root, is older than what was seen of it: it was restored from a copy, or cut.
+    /// Nothing of it is used.
     RolledBack,
     /// A stored row is not authentic: somebody else than this fleet wrote it, or it was moved. Nothing of it is used.
     Tampered,
-    /// The key store contradicts what this process knows of it: a key that it has in hand is hidden. Nothing is sealed anew.
+    /// The key store contradicts what is known of it: a key that this process has in hand is hidden, or rows are there without the row
+    /// that they belong to. Nothing is sealed or begun anew.
     StoreInconsistent,
     /// The key store cannot go on before somebody acts: its disk is full or fails, it is corrupt, or it is set up wrongly (its
     /// path, login, permissions or TLS). The sentence says which. Not an outage that passes by itself.

@@ -8,6 +8,8 @@ use crate::kms::Kms;
 use crate::kms::local::LocalKms;
 use crate::kms::local_root_kek::LocalRoot;
 use crate::room::{Strongroom, StrongroomBuilder};
+use crate::store::KeyStore as _;
+use crate::store::row::RowKey;
 use crate::store::sqlite::SqliteKeyStore;
 use crate::watermark::file::FileWatermark;
 
@@ -81,13 +83,21 @@ impl Places {
 /// Creates a room on one machine in `folder`, which is made if need be. After a crash call it again: what is there stays.
 ///
 /// # Errors
-/// `Conflict` if the folder has a room: open it; `Unavailable` if a file cannot be written.
+/// `Conflict` if the folder has a room: open it; `InvalidArgument` if it has one and lacks another piece, which was lost; `Unavailable` if a file cannot be written.
 pub async fn create_local(folder: impl AsRef<Path>) -> Result<LocalRoom> {
     let folder = folder.as_ref();
     let run = async {
         std::fs::create_dir_all(folder)
             .map_err(|e| Error::new(ErrorKind::Unavailable, "the folder cannot be made").with_source(e))?;
         let Places([store, keks, root, watermark]) = Places::of(folder);
+        if std::fs::exists(&store).is_ok_and(|there| there)
+            && SqliteKeyStore::open(&store).await?.get(&RowKey::Room).await?.is_some()
+        {
+            // The room is made last: a piece that is missing was lost, and is not made anew with nothing in it.
+            let local = open(folder).await?;
+            local.builder().create_room("create_local", "a room on one machine").await?;
+            return Ok(local);
+        }
         ensure(SqliteKeyStore::create(store).await)?;
         ensure(LocalKms::create(keks))?;
         ensure(LocalRoot::create(root))?;

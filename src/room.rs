@@ -282,7 +282,8 @@ impl StrongroomBuilder {
     /// watermark and key store, and nothing else.
     ///
     /// # Errors
-    /// `Conflict` if the store has a room already; `InvalidArgument` saying what is missing or wrong; what the root's KMS says.
+    /// `Conflict` if the store has a room already; `StoreInconsistent` if it has tenants and no room; `InvalidArgument` saying what is
+    /// missing or wrong; what the root's KMS says.
     pub async fn create_room(&self, actor: &str, reason: &str) -> Result<()> {
         let create = async {
             let by = Attribution::new(actor, reason)?;

@@ -9,6 +9,22 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Says in the operator's log that others than its owner can read or write a file, in a way that `mask` names, which is not refused
+/// because no key stands in it bare.
+#[cfg(unix)]
+pub(crate) fn warn_if_others(path: &Path, what: &str, mask: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(mode) = fs::metadata(path).map(|meta| meta.permissions().mode() & 0o777) else { return };
+    if mode & mask != 0 {
+        let verb = if mode & mask & 0o022 == 0 { "read" } else { "write" };
+        let mode = format!("{mode:o}");
+        tracing::warn!(path = %path.display(), mode, "others than its owner can {verb} {what}: chmod 600 it");
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn warn_if_others(_: &Path, _: &str, _: u32) {}
+
 /// As many links as Linux follows.
 const MAX_LINKS: usize = 40;
 

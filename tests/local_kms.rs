@@ -95,7 +95,7 @@ fn weak_keys_are_refused_wiped_and_there_is_no_default() {
     let path = folder.path().join("keks.json");
     let kek = |key: &str| {
         format!(
-            r#"{{"format":1,"keks":[{{"name":"a","region":"eu","enabled":true,"versions":[{{"version":1,"key":"{key}"}}]}}]}}"#
+            r#"{{"format":1,"keks":[{{"name":"a","region":"eu","enabled":true,"newest":1,"versions":[{{"version":1,"key":"{key}"}}]}}]}}"#
         )
     };
     let good = base16(&raw());
@@ -105,7 +105,7 @@ fn weak_keys_are_refused_wiped_and_there_is_no_default() {
         kek(&"00".repeat(32)),
         kek(&"zz".repeat(32)),
         kek(&good).replace(r#"[{"version""#, r#"[],"x":[{"version""#),
-        r#"{"format":1,"keks":[{"name":"a","region":"eu","enabled":true,"versions":[]}]}"#.to_owned(),
+        r#"{"format":1,"keks":[{"name":"a","region":"eu","enabled":true,"newest":1,"versions":[]}]}"#.to_owned(),
         kek(&good).replace("\"format\":1", "\"format\":2"),
         String::new(),
         "not json".to_owned(),
@@ -220,7 +220,7 @@ async fn thirty_two_characters_of_text_are_no_kek() {
     // A file that has one is read: whoever relies on it could otherwise not even rewrap.
     let key = base16(b"0123456789abcdef0123456789abcdef");
     let (_folder, path) = kek_file(&format!(
-        r#"{{"format":1,"keks":[{{"name":"a","region":"eu","enabled":true,"versions":[{{"version":1,"key":"{key}"}}]}}]}}"#
+        r#"{{"format":1,"keks":[{{"name":"a","region":"eu","enabled":true,"newest":1,"versions":[{{"version":1,"key":"{key}"}}]}}]}}"#
     ));
     assert!(LocalKms::open(&path).is_ok());
 }
@@ -230,13 +230,19 @@ async fn thirty_two_characters_of_text_are_no_kek() {
 fn the_kek_file_is_read_as_it_is_specified() {
     let key = base16(&raw());
     let version = format!(r#"{{"version":1,"key":"{key}"}}"#);
-    let kek = format!(r#"{{"name":"a","region":"eu","enabled":true,"versions":[{version}]}}"#);
+    let kek = format!(r#"{{"name":"a","region":"eu","enabled":true,"newest":1,"versions":[{version}]}}"#);
     let file = format!(r#"{{"format":1,"keks":[{kek}]}}"#);
     let long = "n".repeat(65);
     let import = |id: &str| format!(r#"{{"id":"{id}","name":"b","region":"eu","expires_at":1,"private_key":"00"}}"#);
     let imports = |n: usize| (0..n).map(|n| import(&format!("{n:064x}"))).collect::<Vec<_>>().join(",");
     let with_imports = |imports: &str| format!(r#"{{"format":2,"keks":[{kek}],"imports":[{imports}]}}"#);
-    let good = [file.clone(), with_imports(""), with_imports(&imports(1)), with_imports(&imports(64))];
+    let with_destroyed = |destroyed: &str| format!(r#"{{"format":1,"keks":[{kek}],"destroyed":[{destroyed}]}}"#);
+    let good = [
+        file.clone(),
+        with_destroyed(""),
+        with_destroyed(r#"{"name":"b","newest":4294967295},{"name":"c","newest":1}"#),
+    ];
+    let good = good.into_iter().chain([with_imports(""), with_imports(&imports(1)), with_imports(&imports(64))]);
     for good in good {
         let (_folder, path) = kek_file(&good);
         assert!(LocalKms::open(&path).is_ok(), "refused {good}: {}", LocalKms::open(&path).err().unwrap());
@@ -244,7 +250,7 @@ fn the_kek_file_is_read_as_it_is_specified() {
     let bad = [
         // An array for an object, at each place.
         format!("[1,null,[{kek}],[]]"),
-        file.replace(&kek, &format!(r#"["a","eu",true,[{version}]]"#)),
+        file.replace(&kek, &format!(r#"["a","eu",true,1,[{version}]]"#)),
         file.replace(&version, &format!(r#"[1,"{key}",null]"#)),
         with_imports(&format!(r#"["{:064x}","b","eu",1,"00",null,null]"#, 1)),
         file.replace(r#""version":1"#, r#""version":0"#),
@@ -259,6 +265,15 @@ fn the_kek_file_is_read_as_it_is_specified() {
         with_imports(&import("not the digest of a token")),
         with_imports(&import(&"0".repeat(64)).replace(r#""name":"b""#, &format!(r#""name":"{long}""#))),
         file.replace(r#""enabled":true"#, r#""enabled":true,"enabled":true"#),
+        file.replace(r#""newest":1,"#, ""),
+        file.replace(r#""version":1"#, r#""version":2"#),
+        with_destroyed(r#"{"name":"a","newest":1}"#),
+        with_destroyed(r#"{"name":"b","newest":1},{"name":"b","newest":2}"#),
+        with_destroyed(r#"{"name":"b","newest":0}"#),
+        with_destroyed(r#"{"name":"b"}"#),
+        with_destroyed(r#"{"name":"b/c","newest":1}"#),
+        with_destroyed(r#"["b",1]"#),
+        file.replace(r#""format":1"#, r#""format":1,"destroyed":null"#),
     ];
     for bad in bad {
         let (_folder, path) = kek_file(&bad);
@@ -354,7 +369,53 @@ async fn what_is_destroyed_is_gone_and_its_number_is_not_given_out_again() {
     kms.disable_kek("acme").unwrap();
     kms.destroy_kek("acme").unwrap();
     assert_eq!(again.describe(&kek).await.unwrap_err().kind(), ErrorKind::Denied);
-    assert!(!fs::read_to_string(&path).unwrap().contains("acme"));
+    // Who makes one of that name goes on counting, here and wherever the file is opened.
+    assert!(fs::read_to_string(&path).unwrap().contains(r#""destroyed""#));
+    drop(again);
+    let again = LocalKms::open(&path).unwrap();
+    assert_eq!(again.import_kek("acme", region(), &mut raw()).unwrap(), kek);
+    assert_eq!(again.describe(&kek).await.unwrap().version, "4");
+    assert_eq!(kms.rotate_kek("acme").unwrap(), 5);
+    kms.disable_kek("acme").unwrap();
+    kms.destroy_kek("acme").unwrap();
+    again.add_kek("acme", region()).await.unwrap();
+    assert_eq!(kms.describe(&kek).await.unwrap().version, "6");
+}
+
+/// A file without its newest version would wrap under the one before, and hand the number out again: two keys of one number.
+#[tokio::test]
+async fn a_file_that_lacks_its_newest_version_is_refused_and_no_number_is_given_out_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keks.json");
+    let kms = LocalKms::create(&path).unwrap();
+    let kek = kms.create_kek("acme", region()).unwrap();
+    kms.create_kek("globex", region()).unwrap();
+    let older = fs::read(&path).unwrap();
+    assert_eq!(kms.rotate_kek("acme").unwrap(), 2);
+    let whole = fs::read_to_string(&path).unwrap();
+    let refusals = |refused: strongroom::Error| {
+        assert_eq!(refused.kind(), ErrorKind::RolledBack, "{refused}");
+        assert_eq!(refused.kek(), Some(kek.as_str()));
+        let said = refused.to_string();
+        assert!(said.contains("version 2") && said.contains("Restore the newest copy"), "{said}");
+    };
+    // Cut out by an editor or a merge.
+    let mut cut: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    let versions = cut["keks"][0]["versions"].as_array_mut().unwrap();
+    assert_eq!(versions.pop().unwrap()["version"], 2);
+    fs::write(&path, cut.to_string()).unwrap();
+    refusals(LocalKms::open(&path).err().expect("opened"));
+    refusals(kms.rotate_kek("acme").unwrap_err());
+    refusals(kms.disable_kek("globex").unwrap_err());
+    refusals(kms.reload().unwrap_err());
+    // An older copy is whole in itself: who has a newer version in hand takes it for what it is.
+    fs::write(&path, &older).unwrap();
+    refusals(kms.rotate_kek("acme").unwrap_err());
+    refusals(kms.create_kek("new", region()).unwrap_err());
+    refusals(kms.reload().unwrap_err());
+    assert_eq!(kms.describe(&kek).await.unwrap().version, "2", "it goes on with what it has in hand");
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(kms.rotate_kek("acme").unwrap(), 3);
 }
 
 /// What may be in the file is not denied: a denial would drop what is in hand.

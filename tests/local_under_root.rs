@@ -156,7 +156,9 @@ async fn a_wrapped_key_serves_no_other_name_version_or_region() {
         ("\"version\": 1", "\"version\": 2"),
     ] {
         assert!(good.contains(from));
-        fs::write(place.path(), good.replacen(from, to, 1)).unwrap();
+        // The newest one is the one that is there.
+        let newest = if from.contains("version") { "\"newest\": 2" } else { "\"newest\": 1" };
+        fs::write(place.path(), good.replacen(from, to, 1).replacen("\"newest\": 1", newest, 1)).unwrap();
         assert_eq!(refusal(place.open().await).kind(), ErrorKind::Denied, "{from} to {to}");
     }
     // Two tenants' keys swapped.
@@ -337,4 +339,27 @@ async fn an_empty_bare_file_is_taken_under_the_root() {
     drop(LocalKms::create(place.path()).unwrap());
     place.open().await.unwrap().add_kek("acme", region()).await.unwrap();
     assert!(place.text().contains(r#""wrapped":"#));
+}
+
+/// The numbers of a destroyed KEK's versions are used up under a root KEK as well, and a move to another root keeps that.
+#[tokio::test]
+async fn a_destroyed_keks_numbers_are_not_given_out_again_under_a_root() {
+    let place = Place::new();
+    let kms = place.open().await.unwrap();
+    let kek = kms.add_kek("acme", region()).await.unwrap();
+    assert_eq!(kms.add_version("acme").await.unwrap(), 2);
+    kms.disable_kek("acme").unwrap();
+    kms.destroy_kek("acme").unwrap();
+    let other = LocalKms::in_memory();
+    let other_root = other.create_kek("other-root", region()).unwrap();
+    let moved = kms.adopt_root(Arc::new(other), other_root).await.unwrap();
+    moved.add_kek("acme", region()).await.unwrap();
+    assert_eq!(moved.describe(&kek).await.unwrap().version, "3");
+    assert_eq!(moved.add_version("acme").await.unwrap(), 4);
+    // A file that lacks version 4 is refused, wrapped or not.
+    let mut cut: serde_json::Value = serde_json::from_str(&place.text()).unwrap();
+    cut["keks"][0]["versions"].as_array_mut().unwrap().pop();
+    std::fs::write(place.path(), cut.to_string()).unwrap();
+    let e = refusal(moved.add_version("acme").await);
+    assert_eq!((e.kind(), e.kek()), (ErrorKind::RolledBack, Some("local:acme")), "{e}");
 }

@@ -1,17 +1,22 @@
 //! The format against implementations and vectors that are not ours to bend: the golden vectors under `tests/vectors`, and
 //! the Python reference, written from FORMAT.md alone, in both directions.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use strongroom::testing::Operator;
 use strongroom::testing::vectors::{BACKENDS, BareKey, canonical_context};
-use strongroom::{ErrorKind, Field, Kms, LocalKms, MemoryKeyStore, Region, Strongroom, Suite, TenantPolicy};
+use strongroom::{
+    ErrorKind, Field, FileHead, Kms, LocalKms, MemoryKeyStore, RangeSource, Region, Strongroom, Suite, TenantPolicy,
+};
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -94,6 +99,91 @@ fn golden_messages_on_every_backend() {
 fn golden_files_on_every_backend() {
     let [opened, malformed, unopenable] = golden("tests/vectors/files", "file", BareKey::open_file);
     assert!(opened >= 9 && malformed >= 14 && unopenable >= 25, "{opened} {malformed} {unopenable}");
+}
+
+/// The longest file that there can be, of which some chunks are there.
+struct Far {
+    head_len: u64,
+    len: u64,
+    chunks: BTreeMap<u64, Vec<u8>>,
+}
+
+#[async_trait::async_trait]
+impl RangeSource for Far {
+    async fn fetch(&self, range: Range<u64>) -> Result<Bytes, strongroom::Error> {
+        assert!(range.end <= self.len, "{range:?} of {}", self.len);
+        let byte = |at: u64| {
+            let at = at - self.head_len;
+            self.chunks.get(&(at / 16_400)).map_or(0, |chunk| chunk[usize::try_from(at % 16_400).unwrap()])
+        };
+        Ok(range.map(byte).collect())
+    }
+}
+
+/// A counter of 16 bits, one that is signed, or one of the other end, seals the first chunks of a file as everybody does.
+#[tokio::test]
+async fn chunks_far_into_a_file_on_every_backend() {
+    const LAST: u64 = (1 << 38) - 1;
+    let mut checked = 0;
+    for entry in fs::read_dir(repository().join("tests/vectors/files/far")).unwrap() {
+        let case: Value = serde_json::from_slice(&fs::read(entry.unwrap().path()).unwrap()).unwrap();
+        let context = fields(&case, "context");
+        let head = FileHead::parse(&unhex(&case["head"])).unwrap();
+        let head_len = head.as_bytes().len();
+        let salt: [u8; 24] = head.as_bytes()[head_len - 56..head_len - 32].try_into().unwrap();
+        // By number: the plaintext, and the digest of the chunk.
+        let given: BTreeMap<u64, (Vec<u8>, &str)> = case["chunks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|chunk| {
+                let fill = chunk["fill"].as_u64().map(|fill| vec![u8::try_from(fill).unwrap(); 16_384]);
+                let plaintext = fill.unwrap_or_else(|| unhex(&chunk["last"]));
+                (chunk["number"].as_u64().unwrap(), (plaintext, text(chunk, "sealed_sha256")))
+            })
+            .collect();
+        assert!(given.len() >= 19 && given.contains_key(&65_536) && given[&LAST].0 == b"the end");
+        for backend in 0..BACKENDS {
+            let (region, tenant, scope) = (text(&case, "region"), text(&case, "tenant"), fields(&case, "scope"));
+            let key = BareKey::new(backend, &unhex(&case["data_key"]), suite(&case), region, tenant, &scope).unwrap();
+            let mut chunks = BTreeMap::new();
+            for &first in given.keys().filter(|number| **number == 0 || !given.contains_key(&(**number - 1))) {
+                let run: Vec<&(Vec<u8>, &str)> = (first..).map_while(|number| given.get(&number)).collect();
+                let plaintext = run.iter().flat_map(|(plaintext, _)| plaintext).copied().collect::<Vec<u8>>();
+                // As a stream, and on all chunks at once.
+                let sealer = || key.file_sealer_at(&context, salt, first).unwrap();
+                let mut writer = sealer().writer(Vec::new());
+                writer.write_all(&plaintext).unwrap();
+                let sealed = writer.finish().unwrap();
+                assert_eq!(sealed, sealer().seal_bytes(&plaintext).unwrap(), "from chunk {first}");
+                assert_eq!(sealed[..head_len], *head.as_bytes());
+                let sealed = &sealed[head_len..];
+                for (number, (chunk, (_, digest))) in (first..).zip(sealed.chunks(16_400).zip(&run)) {
+                    assert_eq!(hex(&<sha2::Sha256 as sha2::Digest>::digest(chunk)), **digest, "chunk {number}");
+                    chunks.insert(number, chunk.to_vec());
+                    checked += 1;
+                }
+                let open_from = |first| key.open_file_from(&context, &head, first, sealed);
+                assert_eq!(open_from(first).unwrap(), plaintext, "from chunk {first}");
+                for wrong in [first ^ (1 << 16), first ^ (1 << 24), first ^ (1 << 32), first.swap_bytes() >> 26] {
+                    if wrong != first && wrong < LAST {
+                        assert_eq!(open_from(wrong).unwrap_err().kind(), ErrorKind::Unopenable, "{first} as {wrong}");
+                    }
+                }
+            }
+            // By ranges of the longest file.
+            let opener = key.file_opener(&context, &head).unwrap();
+            let len = head_len as u64 + LAST * 16_400 + 7 + 16;
+            let ranges = opener.ranges(Far { head_len: head_len as u64, len, chunks }, len).unwrap();
+            assert_eq!(ranges.verified_len().await.unwrap(), LAST * 16_384 + 7);
+            for (number, (plaintext, _)) in &given {
+                let range = ranges.read_range(number * 16_384, plaintext.len() as u64).await.unwrap();
+                assert_eq!(*range, **plaintext, "chunk {number}");
+            }
+            assert_eq!(ranges.read_range(65_538 * 16_384, 1).await.unwrap_err().kind(), ErrorKind::Unopenable);
+        }
+    }
+    assert!(checked >= 2 * 2 * 19, "{checked}");
 }
 
 /// The Python reference as a process that answers line by line.

@@ -120,8 +120,9 @@ fn only_the_one_spelling_is_a_roots_file() {
     let good = fs::read_to_string(&path).unwrap();
     let keys: Vec<_> = good.split('"').filter(|text| text.len() == 64).collect();
     let [first, second] = keys[..] else { panic!("{} keys", keys.len()) };
-    let expected =
-        format!(r#"{{"format":1,"versions":[{{"version":1,"key":"{first}"}},{{"version":2,"key":"{second}"}}]}}"#);
+    let expected = format!(
+        r#"{{"format":1,"newest":2,"versions":[{{"version":1,"key":"{first}"}},{{"version":2,"key":"{second}"}}]}}"#
+    );
     assert!(good == format!("{expected}\n"), "FORMAT.md says otherwise");
     for bad in [
         String::new(),
@@ -133,6 +134,8 @@ fn only_the_one_spelling_is_a_roots_file() {
         good.replace("\"format\":1", "\"format\":1,\"format\":1"),
         good.replace("\"format\":1", "\"format\":1,\"root\":null"),
         good.replace("\"format\":1,", ""),
+        good.replace("\"newest\":2,", ""),
+        good.replace("\"newest\":2", "\"newest\":1"),
         good.replace("\"version\":1,", "\"version\":1,\"enabled\":true,"),
         good.replace("\"version\":1,", "\"version\":1,\"version\":1,"),
         good.replace("\"version\":2", "\"version\":1"),
@@ -140,9 +143,9 @@ fn only_the_one_spelling_is_a_roots_file() {
         good.replace("\"version\":1", "\"version\":3"),
         good.replace("\"version\":1", "\"version\":01"),
         good.replace("\"version\":1", "\"version\":4294967297"),
-        format!("{{\"format\":1,\"versions\":[[1,\"{first}\"],[2,\"{second}\"]]}}\n"),
-        format!("[1,[[1,\"{first}\"]]]\n"),
-        "{\"format\":1,\"versions\":[]}\n".to_owned(),
+        format!("{{\"format\":1,\"newest\":2,\"versions\":[[1,\"{first}\"],[2,\"{second}\"]]}}\n"),
+        format!("[1,1,[[1,\"{first}\"]]]\n"),
+        "{\"format\":1,\"newest\":1,\"versions\":[]}\n".to_owned(),
         good.replace(first, &first.to_uppercase()),
         good.replace(first, &first[..62]),
         good.replace(first, &format!("{first}00")),
@@ -179,4 +182,29 @@ fn what_is_damaged_is_not_rotated_and_a_failed_rotation_changes_nothing() {
     assert!(fs::read(&path).unwrap() == good);
     fs::remove_dir(folder.path().join("root.json.new")).unwrap();
     assert_eq!(root.rotate().unwrap(), 2);
+}
+
+#[test]
+fn a_roots_file_that_lacks_its_newest_version_is_refused_and_no_number_is_given_out_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("root.json");
+    let root = LocalRoot::create(&path).unwrap();
+    let older = fs::read_to_string(&path).unwrap();
+    assert_eq!(root.rotate().unwrap(), 2);
+    let whole = fs::read_to_string(&path).unwrap();
+    let cut = older.replace("\"newest\":1", "\"newest\":2");
+    assert!(cut != older);
+    let refusal = |e: Error| {
+        assert_eq!((e.kind(), e.kek()), (ErrorKind::RolledBack, Some("local-root:root")), "{e}");
+        assert!(e.to_string().contains("version 2") && e.to_string().contains("Restore the newest copy"), "{e}");
+    };
+    fs::write(&path, &cut).unwrap();
+    refusal(refused(LocalRoot::open(&path)));
+    refusal(refused(root.rotate()));
+    // An older copy is whole in itself: who has a newer version in hand takes it for what it is.
+    fs::write(&path, &older).unwrap();
+    refusal(refused(root.rotate()));
+    assert_eq!(fs::read_to_string(&path).unwrap(), older);
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(root.rotate().unwrap(), 3);
 }

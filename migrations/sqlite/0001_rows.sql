@@ -57,6 +57,12 @@ CREATE TABLE log_end (
 ) STRICT;
 INSERT INTO log_end (seq) VALUES (0);
 
+-- Which versions the schema has had. A program that knows a version `least_known` at least may use the tables after it.
+CREATE TABLE migrations (
+    version     INTEGER NOT NULL PRIMARY KEY,
+    least_known INTEGER NOT NULL
+) STRICT;
+
 -- Which store this is: drawn at random by whoever makes the file.
 CREATE TABLE store_identity (
     only_row INTEGER NOT NULL PRIMARY KEY DEFAULT 1 CHECK (only_row = 1),

@@ -7,6 +7,7 @@ use crate::admin::Admin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::change::{Change, Forget};
 use crate::key::id::TenantId;
+use crate::key::incarnation::Incarnation;
 use crate::key::journal::{Decision, JournalEntry};
 use crate::key::kek::KekUri;
 use crate::key::policy::TenantPolicy;
@@ -57,48 +58,6 @@ impl Decided {
 }
 
 impl Admin {
-    /// Writes the row of a tenant that is enrolled now.
-    ///
-    /// # Errors
-    /// `Conflict` if there is one of that name, unless this very call enrolled it before; `RolledBack` if there was one, as the watermark has it.
-    pub(crate) async fn write_enrolment(&self, tenant: TenantId, policy: TenantPolicy) -> Result<()> {
-        let subject = Subject::Tenant(tenant.clone());
-        match self.keyring.believed_tenant(&tenant).await {
-            Err(e) if e.kind() == ErrorKind::UnknownTenant => {}
-            Err(e) => return Err(e),
-            // An earlier call may have ended before it raised the watermark.
-            Ok(believed) => {
-                self.keyring.settle(&subject, &believed).await?;
-                if believed.row.epoch == 1 && believed.row.policy == policy && self.has_begun(&tenant).await? {
-                    return Ok(()); // and its answer was lost
-                }
-                return Err(Error::new(ErrorKind::Conflict, "a tenant of that name is already enrolled"));
-            }
-        }
-        let at = self.keyring.clock.unix_millis();
-        let mut row = TenantRecord::enrolled(tenant, policy, at)?;
-        let decision = Decision::new("enroll").with("keks", row.policy.keks()).with("policy", digest_of(&row.policy)?);
-        let keks: Vec<KekUri> = row.policy.keks().keks().cloned().collect();
-        let signed = self.signed(&mut row, decision, at).await?;
-        let mut writes = vec![signed.row(None), signed.entry()];
-        writes.extend(self.claims(&row, &keks).await?);
-        match self.keyring.store.put(&writes, None).await? {
-            Put::Conflict(_) => Err(Error::new(
-                ErrorKind::Conflict,
-                "a tenant of that name, or one that has the KEK, was enrolled meanwhile; read it again",
-            )),
-            Put::Written(_) => self.keyring.raise(&subject, None, &row.mark(signed.digest)).await.map(|_| ()),
-        }
-    }
-
-    /// Whether a tenant's first entry in the journal is by this actor, for this reason.
-    async fn has_begun(&self, tenant: &TenantId) -> Result<bool> {
-        let entries = self.journal(tenant.as_str()).await?;
-        Ok(entries
-            .first()
-            .is_some_and(|e| (e.actor.as_str(), e.reason.as_str()) == (self.by.actor(), self.by.reason())))
-    }
-
     /// Reads a tenant's row, changes it, and writes it if nobody else did meanwhile; else again. `change` says what was decided,
     /// or that there is nothing to write. What is to be forgotten is forgotten here before the call returns. Returns the row
     /// as it stands.
@@ -157,26 +116,62 @@ impl Admin {
         let mut writes = vec![signed.row(Some(before.digest)), signed.entry()];
         writes.extend(self.claims(&row, &new_keks).await?);
         let change = Change { tenant: Some(tenant.clone()), selector: decided.selector, forget: decided.forget };
-        let (control, authority) = (self.keyring.control().await?, self.keyring.authority.load_full());
-        let counted = self.keyring.counted_decisions().await?;
-        let entry = |number| log_entry(&authority, control.as_deref(), counted, number, &change);
-        let entry: Option<crate::store::LogEntry<'_>> =
-            if change.forget == Forget::Nothing { None } else { Some(&entry) };
-        let number = match self.keyring.store.put(&writes, entry).await? {
-            Put::Conflict(_) => return Err(Error::new(ErrorKind::Conflict, "the tenant's row was changed meanwhile")),
-            Put::Written(number) => number,
-        };
+        let authority = self.keyring.authority.load_full();
+        let number = self.put_decision(&mut writes, row.incarnation, &change).await?;
         // Nodes that hear of it later than this one forget no later than the revocation bound from here.
         self.keyring.forget(&change);
         let to = row.mark(signed.digest);
         let newest = self.keyring.raise(&Subject::Tenant(tenant.clone()), mark, &to).await?;
-        if let Some(number) = number {
+        if let Some((counted, number)) = number {
             self.keyring.heard_of(counted, number).await?;
         }
         if !newest {
             self.check_still_stands(&tenant, &signed).await?;
         }
         Ok(Stored { record: row, generation: authority.generation(), digest: signed.digest })
+    }
+
+    /// Writes a decision's rows, and what nodes must forget into the log. Returns how many decisions were counted before, and the
+    /// number that it has there, if it stands there.
+    ///
+    /// # Errors
+    /// `Conflict` if one of the rows is another one by now.
+    pub(crate) async fn put_decision(
+        &self,
+        writes: &mut [Write],
+        incarnation: Incarnation,
+        change: &Change,
+    ) -> Result<Option<(u64, u64)>> {
+        let (control, authority) = (self.keyring.control().await?, self.keyring.authority.load_full());
+        let counted = self.keyring.counted_decisions().await?;
+        let entry = |number| log_entry(&authority, control.as_deref(), counted, number, change);
+        let entry: Option<crate::store::LogEntry<'_>> =
+            if change.forget == Forget::Nothing { None } else { Some(&entry) };
+        loop {
+            match self.keyring.store.put(writes, entry).await? {
+                Put::Written(number) => return Ok(number.map(|number| (counted, number))),
+                Put::Conflict(places) => {
+                    let stands = |at: &usize| writes.get(*at).filter(|write| matches!(write.key, RowKey::Journal(..)));
+                    let Some(entry) = places.iter().find(|at| stands(at).is_some_and(|it| it.expected.is_none()))
+                    else {
+                        return Err(meanwhile());
+                    };
+                    let Some(write) = writes.get_mut(*entry) else { return Err(meanwhile()) };
+                    write.expected = Some(self.left_entry(&write.key, incarnation).await?.ok_or_else(meanwhile)?);
+                }
+            }
+        }
+    }
+
+    /// The version of a journal's entry that is left of an earlier enrolment of the tenant, or that nobody signed: it is written over.
+    async fn left_entry(&self, key: &RowKey, incarnation: Incarnation) -> Result<Option<RowDigest>> {
+        let Some(bytes) = self.keyring.store.get(key).await? else { return Ok(None) };
+        match self.keyring.verified::<JournalEntry>(Kind::Journal, &bytes).await {
+            Ok(entry) if entry.incarnation == incarnation => Ok(None),
+            Ok(_) => Ok(Some(RowDigest::of(&bytes))),
+            Err(e) if matches!(e.kind(), ErrorKind::Tampered | ErrorKind::Malformed) => Ok(Some(RowDigest::of(&bytes))),
+            Err(e) => Err(e),
+        }
     }
 
     /// If others have gone on from here meanwhile, their journal has this decision in it: else the store was put back between,
@@ -207,7 +202,7 @@ impl Admin {
     }
 
     /// Chains the decision to the journal, and signs both rows.
-    async fn signed(&self, row: &mut TenantRecord, decision: Decision, at: i64) -> Result<Signed> {
+    pub(crate) async fn signed(&self, row: &mut TenantRecord, decision: Decision, at: i64) -> Result<Signed> {
         let control = self.keyring.control().await?;
         let authority = self.keyring.authority.load_full();
         let entry = row.journal.next((&row.tenant, row.incarnation), row.epoch, at, &self.by, decision);
@@ -227,7 +222,7 @@ impl Admin {
     }
 
     /// What it takes for these KEKs to serve the tenant: nobody else has them, or all say that they share them.
-    async fn claims(&self, row: &TenantRecord, keks: &[KekUri]) -> Result<Vec<Write>> {
+    pub(crate) async fn claims(&self, row: &TenantRecord, keks: &[KekUri]) -> Result<Vec<Write>> {
         let control = self.keyring.control().await?;
         let authority: std::sync::Arc<Authority> = self.keyring.authority.load_full();
         let mut writes = Vec::new();
@@ -260,23 +255,27 @@ impl Admin {
     }
 }
 
+fn meanwhile() -> Error {
+    Error::new(ErrorKind::Conflict, "the tenant's row was changed meanwhile")
+}
+
 /// A row and its journal entry, signed.
-struct Signed {
+pub(crate) struct Signed {
     tenant: TenantId,
     number: u64,
     row_bytes: Vec<u8>,
-    digest: RowDigest,
+    pub(crate) digest: RowDigest,
     entry_bytes: Vec<u8>,
     entry_digest: RowDigest,
 }
 
 impl Signed {
-    fn row(&self, expected: Option<RowDigest>) -> Write {
+    pub(crate) fn row(&self, expected: Option<RowDigest>) -> Write {
         let key = RowKey::Tenant(self.tenant.clone());
         Write { key, expected, change: RowChange::Put(self.row_bytes.clone(), None) }
     }
 
-    fn entry(&self) -> Write {
+    pub(crate) fn entry(&self) -> Write {
         let key = RowKey::Journal(self.tenant.clone(), self.number);
         Write { key, expected: None, change: RowChange::Put(self.entry_bytes.clone(), None) }
     }

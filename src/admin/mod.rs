@@ -1,6 +1,7 @@
 //! Floor 5, the control plane: enrolling tenants; rotating, rewrapping, revoking, erasing and moving keys.
 
 pub(crate) mod decide;
+pub(crate) mod enroll;
 pub(crate) mod erase;
 pub(crate) mod evict;
 pub(crate) mod export;
@@ -108,24 +109,6 @@ impl Admin {
     /// Who decides what this handle does, and why.
     pub fn attribution(&self) -> &Attribution {
         &self.by
-    }
-
-    /// Enrols a tenant. Its KEKs are asked for first: each must be enabled and in a region
-    /// that the policy allows. Repeated by the same actor, for the same reason and with the same policy, it finds it done.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a wrong name or policy, or a KEK whose scheme no KMS answers for; `Region` if the home region is
-    /// not served here or a KEK is elsewhere; `Denied`, `Unavailable` or `Throttled` if a KEK cannot be asked for; as every
-    /// verb ([`Admin`](crate::Admin#errors-of-every-verb)); `Conflict` if the tenant is enrolled already.
-    pub async fn enroll(&self, tenant: &str, policy: TenantPolicy) -> Result<()> {
-        let run = async {
-            let tenant = TenantId::new(tenant)?;
-            self.check_policy(&tenant, &policy).await?;
-            self.write_enrolment(tenant, policy).await?;
-            self.log("enrolled");
-            Ok(())
-        };
-        run.await.map_err(|e| explain(e, "enroll", tenant))
     }
 
     /// A tenant's row: its policy and what is revoked.

@@ -154,6 +154,12 @@ impl StreamOpener {
         }
     }
 
+    /// As if `number` full chunks had been opened: for vectors only.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn at(self, number: u64) -> Self {
+        Self { number, ..self }
+    }
+
     /// Where the next sealed bytes go. Empty only when output must be taken first, or after the end.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.state != State::Open {

@@ -166,7 +166,7 @@ impl RoomSource {
     /// Makes the room, once. Repeated after its answer was lost, it finishes what it began.
     ///
     /// # Errors
-    /// `Conflict` if the store has a room; `InvalidArgument` if the watermark serves another one, or the root is no symmetric
+    /// `Conflict` if the store has a room; `StoreInconsistent` if it has tenants and none; `InvalidArgument` if the watermark serves another one, or the root is no symmetric
     /// KEK; what the root's KMS and the store say.
     pub(crate) async fn create(&self, at: i64, by: &Attribution) -> Result<()> {
         let watermark = self.watermark.as_ref().ok_or_else(no_watermark)?;
@@ -181,6 +181,11 @@ impl RoomSource {
         }
         if mark.is_some() {
             return Err(Error::invalid("the watermark serves another room, or this one's row was deleted"));
+        }
+        if !self.store.tenants(None, 1).await?.is_empty() {
+            let message = "the key store has tenants' rows and no room's row, which was lost: no other room reads them. Restore the store's \
+                           newest copy, or create the room in a new store";
+            return Err(Error::new(ErrorKind::StoreInconsistent, message));
         }
         let incarnation = Incarnation::draw()?;
         let (generation, keys, control) = self.make(incarnation, 1).await?;

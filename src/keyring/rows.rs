@@ -223,7 +223,7 @@ impl Keyring {
     }
 
     /// Writes those of `writes` that nobody else got in the way of. Says of each whether it was written.
-    async fn put_what_stands(&self, mut writes: Vec<Write>) -> Result<Vec<bool>> {
+    pub(crate) async fn put_what_stands(&self, mut writes: Vec<Write>) -> Result<Vec<bool>> {
         let mut written = vec![true; writes.len()];
         let mut places: Vec<usize> = (0..writes.len()).collect();
         loop {

@@ -71,13 +71,12 @@ pub(crate) fn in_hand(content: &Content, known: &Keks, fresh: Option<Fresh<'_>>)
         known.into_iter().chain(fresh).find(|key| key.wrapped.as_ref() == Some(wrapped)).cloned()
     };
     let mut keks = Keks::new();
-    for (name, StoredKek { region, enabled, versions }) in &content.keks {
+    for (name, StoredKek { region, enabled, newest, versions }) in &content.keks {
         let held = versions.iter().filter_map(|(version, key)| match key {
             StoredKey::Bare(key) => Some((*version, HeldKey { key: Arc::clone(key), wrapped: None })),
             StoredKey::Wrapped(wrapped) => Some((*version, find(name, *version, wrapped)?)),
         });
-        let newest = versions.last_key_value().map_or(0, |(version, _)| *version);
-        let kek = LocalKek { region: region.clone(), enabled: *enabled, newest, versions: held.collect() };
+        let kek = LocalKek { region: region.clone(), enabled: *enabled, newest: *newest, versions: held.collect() };
         keks.insert(name.clone(), kek);
     }
     keks
@@ -180,7 +179,7 @@ impl LocalKms {
     ///
     /// # Errors
     /// `InvalidArgument` if there is no file, it can be read by others than its owner, or is not a KEK file, or holds a weak
-    /// key, or rests under a root KEK; `Io` or `Unavailable` if it cannot be read.
+    /// key, or rests under a root KEK; `RolledBack` if it lacks the newest version that a KEK had: restore its newest copy; `Io` or `Unavailable` if it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let file = KekFile::open(path.as_ref())?;
         let (content, version) = file.read()?;
@@ -205,7 +204,7 @@ impl LocalKms {
     pub(crate) fn take_over(&self, medium: &Medium) -> Result<()> {
         let Medium::File(file) = medium else { return Ok(()) };
         let (content, version) = file.read()?;
-        check_root(&content, self.root_uri())?;
+        self.check(&content)?;
         let mut keks = self.write();
         *keks = in_hand(&content, &keks, None);
         file.took(version);
@@ -236,7 +235,7 @@ impl LocalKms {
         let uri = uri(name)?;
         self.must_be_bare("add_kek or add_raw_kek")?;
         let key = HeldKey::bare(key);
-        self.change(None, |content| content.insert(name, region, key.stored()))?;
+        self.change(None, |content| content.insert(name, region, content.first_version(name)?, key.stored()))?;
         Ok(uri)
     }
 
@@ -250,7 +249,7 @@ impl LocalKms {
         let key = HeldKey::bare(Secret::filled_by(|into| random::from_os(into))?);
         self.change(None, |content| {
             let (kek, version) = content.next_version(name)?;
-            kek.versions.insert(version, key.stored());
+            kek.add(version, key.stored());
             Ok(version)
         })
     }
@@ -283,7 +282,8 @@ impl LocalKms {
 
     /// Destroys a KEK with all its versions. What it wrapped never unwraps again, once no copy of the file is left: the bytes of
     /// the old file stay on the disk until the file system reuses them, and in backups. It has to be disabled before, so that
-    /// who still needs it shows while it can be enabled again.
+    /// who still needs it shows while it can be enabled again. Its name and the number of its newest version stay: a KEK that is
+    /// made under that name later goes on counting there.
     ///
     /// # Errors
     /// `Denied` if there is no such KEK; `InvalidArgument` if it is enabled.
@@ -293,7 +293,7 @@ impl LocalKms {
                 let message = "the KEK is enabled: disable it, and destroy it when nobody misses it";
                 return Err(Error::invalid(message).with_kek(&format!("{SCHEME}:{name}")));
             }
-            content.keks.remove(name);
+            content.destroy(name);
             Ok(())
         })?;
         tracing::warn!(kek = name, "KEK destroyed");
@@ -307,7 +307,7 @@ impl LocalKms {
     /// `Denied` if there is no such KEK or version; `InvalidArgument` if it is the newest.
     pub fn destroy_version(&self, name: &str, version: u32) -> Result<()> {
         self.change_kek_if(name, |kek| {
-            if kek.versions.last_key_value().is_some_and(|(newest, _)| *newest == version) {
+            if kek.newest == version {
                 return Err(Error::invalid(
                     "the newest version of a KEK is not destroyed by itself: rotate the KEK before",
                 ));
@@ -343,7 +343,7 @@ impl LocalKms {
     ) -> Result<T> {
         let mut medium = self.medium.lock().unwrap_or_else(PoisonError::into_inner);
         let (content, made) = medium.change(|content| {
-            check_root(content, self.root_uri())?;
+            self.check(content)?;
             change(content)
         })?;
         let mut keks = self.write();
@@ -354,8 +354,24 @@ impl LocalKms {
     /// What rests at present.
     pub(crate) fn content(&self) -> Result<Content> {
         let content = self.medium.lock().unwrap_or_else(PoisonError::into_inner).read()?;
-        check_root(&content, self.root_uri())?;
+        self.check(&content)?;
         Ok(content)
+    }
+
+    /// # Errors
+    /// `InvalidArgument` if `content` does not rest as here; `RolledBack` if it is older than what is in hand of it.
+    fn check(&self, content: &Content) -> Result<()> {
+        check_root(content, self.root_uri())?;
+        let Some(file) = &self.file else { return Ok(()) };
+        let keks = self.keks.read().unwrap_or_else(PoisonError::into_inner);
+        for (name, kek) in keks.iter() {
+            let present = content.keks.get(name).map(|present| present.newest);
+            let newest = present.or_else(|| content.destroyed.get(name).copied());
+            if newest.is_some_and(|newest| newest < kek.newest) {
+                return Err(file.older(name, &format!("lacks version {} of this KEK, which is in use", kek.newest)));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn root_uri(&self) -> Option<&KekUri> {

@@ -27,6 +27,8 @@ pub(crate) struct Content {
     /// Under which KEK all keys here are wrapped; `None`: they are bare.
     pub(crate) root: Option<KekUri>,
     pub(crate) keks: BTreeMap<String, StoredKek>,
+    /// KEKs that were destroyed, by their names: the newest version that each had, so that no number is given out twice.
+    pub(crate) destroyed: BTreeMap<String, u32>,
     /// By the SHA-256 of their tokens, in hexadecimal.
     pub(crate) imports: BTreeMap<String, StoredImport>,
 }
@@ -35,6 +37,8 @@ pub(crate) struct Content {
 pub(crate) struct StoredKek {
     pub(crate) region: Region,
     pub(crate) enabled: bool,
+    /// The newest version that it ever had.
+    pub(crate) newest: u32,
     pub(crate) versions: BTreeMap<u32, StoredKey>,
 }
 
@@ -66,24 +70,46 @@ pub(crate) enum StoredTransport {
 }
 
 impl Content {
+    /// Adds a KEK with its first version, whose number [`Self::first_version`] gave.
+    ///
     /// # Errors
-    /// `Conflict` if there is a KEK of that name.
-    pub(crate) fn insert(&mut self, name: &str, region: Region, key: StoredKey) -> Result<()> {
-        self.must_be_free(name)?;
-        let versions = BTreeMap::from([(1, key)]);
-        self.keks.insert(name.to_owned(), StoredKek { region, enabled: true, versions });
+    /// `Conflict` if there is a KEK of that name, or one was made and destroyed since `version` was asked for.
+    pub(crate) fn insert(&mut self, name: &str, region: Region, version: u32, key: StoredKey) -> Result<()> {
+        if self.first_version(name)? != version {
+            let message = "a KEK of that name was made and destroyed meanwhile: call it again";
+            return Err(Error::new(ErrorKind::Conflict, message).with_kek(&format!("local:{name}")));
+        }
+        self.destroyed.remove(name);
+        let versions = BTreeMap::from([(version, key)]);
+        self.keks.insert(name.to_owned(), StoredKek { region, enabled: true, newest: version, versions });
         Ok(())
     }
 
+    /// The number of the first version of a KEK that is yet to be made: 1, or what follows the versions of a destroyed one of
+    /// that name.
+    ///
     /// # Errors
-    /// `Conflict` if there is a KEK of that name.
-    pub(crate) fn must_be_free(&self, name: &str) -> Result<()> {
+    /// `Conflict` if there is a KEK of that name, `Limit` after 2^32 versions.
+    pub(crate) fn first_version(&self, name: &str) -> Result<u32> {
         if self.keks.contains_key(name) {
             return Err(
                 Error::new(ErrorKind::Conflict, "there is a KEK of that name").with_kek(&format!("local:{name}"))
             );
         }
-        Ok(())
+        after(self.destroyed.get(name).copied().unwrap_or(0))
+    }
+
+    /// Takes a KEK out with all its versions, and remembers how far they went.
+    pub(crate) fn destroy(&mut self, name: &str) {
+        if let Some(kek) = self.keks.remove(name) {
+            self.destroyed.insert(name.to_owned(), kek.newest);
+        }
+    }
+
+    /// A KEK whose newest version is not here, and its number.
+    pub(crate) fn lacking(&self) -> Option<(&str, u32)> {
+        let lacks = |kek: &StoredKek| !kek.versions.contains_key(&kek.newest);
+        self.keks.iter().find(|(_, kek)| lacks(kek)).map(|(name, kek)| (name.as_str(), kek.newest))
     }
 
     /// The KEK and the number that its next version will have.
@@ -92,8 +118,7 @@ impl Content {
     /// `Denied` if there is no such KEK, `Limit` after 2^32 versions.
     pub(crate) fn next_version(&mut self, name: &str) -> Result<(&mut StoredKek, u32)> {
         let kek = self.keks.get_mut(name).ok_or_else(|| no_such_kek(name))?;
-        let newest = kek.versions.last_key_value().map_or(0, |(version, _)| *version);
-        let next = newest.checked_add(1).ok_or_else(|| Error::limit("the KEK has 2^32 versions"))?;
+        let next = after(kek.newest)?;
         Ok((kek, next))
     }
 
@@ -102,14 +127,28 @@ impl Content {
         let same_kek = |(a, b): (&StoredKek, &StoredKek)| {
             a.region == b.region
                 && a.enabled == b.enabled
+                && a.newest == b.newest
                 && a.versions.len() == b.versions.len()
                 && a.versions.iter().zip(&b.versions).all(|((v, a), (w, b))| v == w && a.same_as(b))
         };
         self.root == other.root
+            && self.destroyed == other.destroyed
             && self.keks.keys().eq(other.keks.keys())
             && self.keks.values().zip(other.keks.values()).all(same_kek)
             // An import never changes: it is there or not.
             && self.imports.keys().eq(other.imports.keys())
+    }
+}
+
+fn after(newest: u32) -> Result<u32> {
+    newest.checked_add(1).ok_or_else(|| Error::limit("the KEK has 2^32 versions"))
+}
+
+impl StoredKek {
+    /// Adds what [`Content::next_version`] gave the number of.
+    pub(crate) fn add(&mut self, version: u32, key: StoredKey) {
+        self.newest = version;
+        self.versions.insert(version, key);
     }
 }
 
@@ -131,6 +170,8 @@ struct FileEntry {
     root: Option<KekUri>,
     keks: Vec<Object<KekEntry>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    destroyed: Option<Vec<Object<DestroyedEntry>>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     imports: Option<Vec<Object<ImportEntry>>>,
 }
 
@@ -140,7 +181,15 @@ struct KekEntry {
     name: String,
     region: Region,
     enabled: bool,
+    newest: u32,
     versions: Vec<Object<VersionEntry>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DestroyedEntry {
+    name: String,
+    newest: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -173,10 +222,13 @@ impl Content {
     pub(crate) fn to_json(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
         let format = if self.root.is_none() && self.imports.is_empty() { BARE } else { ROOTED };
         let imports: Vec<_> = self.imports.iter().map(|(id, import)| Object(import.to_entry(id))).collect();
+        let destroyed =
+            |(name, newest): (&String, &u32)| Object(DestroyedEntry { name: name.clone(), newest: *newest });
         let entry = FileEntry {
             format,
             root: self.root.clone(),
             keks: self.keks.iter().map(|(name, kek)| Object(kek.to_entry(name))).collect(),
+            destroyed: Some(self.destroyed.iter().map(destroyed).collect()).filter(|it: &Vec<_>| !it.is_empty()),
             imports: Some(imports).filter(|imports| !imports.is_empty()),
         };
         // Reserved at once: a growing buffer would leave copies of keys behind.
@@ -194,7 +246,7 @@ impl Content {
             StoredTransport::Bare(key) => 512 + 2 * key.len(),
             StoredTransport::Wrapped { wrapped, sealed } => 512 + 2 * (wrapped.len() + sealed.len()),
         });
-        2048 + 256 * self.keks.len() + keks.chain(imports).sum::<usize>()
+        2048 + 256 * (self.keks.len() + self.destroyed.len()) + keks.chain(imports).sum::<usize>()
     }
 
     /// # Errors
@@ -221,6 +273,15 @@ impl Content {
                 return Err("two KEKs have one name".to_owned());
             }
         }
+        for Object(DestroyedEntry { name, newest }) in entry.destroyed.unwrap_or_default() {
+            check_name(&name)?;
+            if newest == 0 {
+                return Err("a destroyed KEK has a newest version 0; the first is 1".to_owned());
+            }
+            if content.keks.contains_key(&name) || content.destroyed.insert(name, newest).is_some() {
+                return Err("two KEKs have one name".to_owned());
+            }
+        }
         for Object(import) in imports {
             let (id, import) = import.into_stored(rooted)?;
             if content.imports.insert(id, import).is_some() {
@@ -243,6 +304,7 @@ impl StoredKek {
             name: name.to_owned(),
             region: self.region.clone(),
             enabled: self.enabled,
+            newest: self.newest,
             versions: self.versions.iter().map(version).map(Object).collect(),
         }
     }
@@ -272,7 +334,11 @@ impl KekEntry {
         if versions.is_empty() {
             return Err("a KEK has no key; there is no default".to_owned());
         }
-        Ok((self.name, StoredKek { region: self.region, enabled: self.enabled, versions }))
+        if versions.last_key_value().is_some_and(|(version, _)| *version > self.newest) {
+            return Err("a KEK has a version above its newest".to_owned());
+        }
+        let Self { name, region, enabled, newest, .. } = self;
+        Ok((name, StoredKek { region, enabled, newest, versions }))
     }
 }
 

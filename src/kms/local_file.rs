@@ -61,6 +61,9 @@ impl KekFile {
         let text =
             self.shared.read(&opened, MAX_FILE)?.ok_or_else(|| self.not_a_kek_file("it is larger than 64 MiB"))?;
         let content = Content::from_json(&text).map_err(|why| self.not_a_kek_file(&why))?;
+        if let Some((name, newest)) = content.lacking() {
+            return Err(self.older(name, &format!("lacks version {newest} of this KEK, the newest that it had")));
+        }
         Ok((content, Version::of(opened).map_err(|e| self.shared.failed("inspect", e))?))
     }
 
@@ -93,6 +96,16 @@ impl KekFile {
             self.took(version);
         }
         Ok(())
+    }
+
+    /// The file is not the newest: what it `lacks` of `local:NAME`.
+    pub(crate) fn older(&self, name: &str, lacks: &str) -> Error {
+        let path = self.shared.path().display();
+        let message = format!(
+            "the KEK file at {path} {lacks}: it is an older copy, or was cut. Restore the newest copy; without that version, what was \
+             wrapped under it is lost"
+        );
+        Error::new(ErrorKind::RolledBack, message).with_kek(&format!("local:{name}"))
     }
 
     fn not_a_kek_file(&self, why: &str) -> Error {

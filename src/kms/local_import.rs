@@ -56,7 +56,7 @@ impl LocalKms {
     pub async fn begin_import(&self, name: &str, region: Region, clock: &dyn Clock) -> Result<ImportTicket> {
         let kek = uri(name)?;
         let room = |content: &Content| {
-            content.must_be_free(name)?;
+            content.first_version(name)?; // whether the name is free
             if content.imports.len() >= MAX_IMPORTS {
                 return Err(Error::limit("64 imports are under way: finish or cancel some, or wait until they expire"));
             }
@@ -105,7 +105,7 @@ impl LocalKms {
             return Err(Error::invalid("the import token has expired: begin the import again").with_kek(kek.as_str()));
         }
         let finished = async {
-            self.content()?.must_be_free(&import.name)?;
+            let version = self.content()?.first_version(&import.name)?;
             let private_keys = load_import(self.root.as_deref(), &id, &import).await?;
             let mut material = unwrap(&private_keys, format, &kek, wrapped)?;
             let key = take_brought_kek(&mut material).map_err(|e| Error::invalid(WEAK).with_source(e))?;
@@ -113,11 +113,11 @@ impl LocalKms {
                 return Err(Error::invalid(OTHER_CHECK_VALUE));
             }
             let StoredImport { name, region, .. } = &import;
-            let held = self.at_rest(name, 1, region, key).await?;
-            self.change(Some((name, 1, &held)), |content| {
+            let held = self.at_rest(name, version, region, key).await?;
+            self.change(Some((name, version, &held)), |content| {
                 // Somebody else may have finished or cancelled it while the root KMS was asked.
                 content.imports.remove(&id).ok_or_else(unknown_token)?;
-                content.insert(name, region.clone(), held.stored())
+                content.insert(name, region.clone(), version, held.stored())
             })
         };
         finished.await.map_err(|e| e.with_kek(kek.as_str()).with_operation("finish import"))?;

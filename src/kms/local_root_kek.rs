@@ -79,6 +79,7 @@ impl LocalRoot {
     ///
     /// # Errors
     /// `InvalidArgument` if there is no file, or others than its owner can read it; `Malformed` if it is not the file of a root;
+    /// `RolledBack` if it lacks the newest version that the root had: restore its newest copy;
     /// `Io` or `Unavailable` if it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let file = shared(path.as_ref())?;
@@ -117,6 +118,10 @@ impl LocalRoot {
         };
         let locked = file.lock()?;
         let mut versions = read(file)?;
+        let in_use = self.newest()?.0;
+        if newest_of(&versions) < in_use {
+            return Err(lacks_newest(file, in_use));
+        }
         let newest = add_version(&mut versions)?;
         locked.replace(&encode(&versions)?)?;
         self.take(versions);
@@ -223,9 +228,22 @@ fn fresh() -> Result<Arc<Secret<32>>> {
     Secret::filled_by(|into| random::from_os(into)).map(Arc::new)
 }
 
+fn newest_of(versions: &Versions) -> u32 {
+    versions.last_key_value().map_or(0, |(version, _)| *version)
+}
+
+/// The file is not the newest: it has no `version`.
+fn lacks_newest(file: &SharedFile, version: u32) -> Error {
+    let message = format!(
+        "the local root's file at {} lacks version {version}, the newest that the root had: it is an older copy, or was cut. Restore \
+         the newest copy; what that version wrapped cannot be unwrapped without it",
+        file.path().display()
+    );
+    Error::new(ErrorKind::RolledBack, message).with_kek("local-root:root")
+}
+
 fn add_version(versions: &mut Versions) -> Result<u32> {
-    let newest = versions.last_key_value().map_or(0, |(version, _)| *version);
-    let next = newest.checked_add(1).ok_or_else(|| Error::limit("the root has 2^32 - 1 versions"))?;
+    let next = newest_of(versions).checked_add(1).ok_or_else(|| Error::limit("the root has 2^32 - 1 versions"))?;
     versions.insert(next, fresh()?);
     Ok(next)
 }
@@ -236,14 +254,20 @@ fn read(file: &SharedFile) -> Result<Versions> {
     let opened = file.open()?.ok_or_else(|| Error::invalid(missing()))?;
     file.check_private(&opened)?;
     let text = file.read(&opened, MAX_FILE)?;
-    text.as_deref().ok_or("it is too large").and_then(|text| decode(text)).map_err(|why| {
+    let (newest, versions) = text.as_deref().ok_or("it is too large").and_then(|text| decode(text)).map_err(|why| {
         Error::new(ErrorKind::Malformed, format!("{} is not a local root's file: {why}", file.path().display()))
-    })
+    })?;
+    if newest_of(&versions) < newest {
+        return Err(lacks_newest(file, newest));
+    }
+    Ok(versions)
 }
 
 #[derive(Serialize, Deserialize)]
 struct FileEntry {
     format: u32,
+    /// The number of the newest version, so that a file which was cut does not give it out again.
+    newest: u32,
     versions: Vec<VersionEntry>,
 }
 
@@ -254,13 +278,17 @@ struct VersionEntry {
 }
 
 fn encode(versions: &Versions) -> Result<Zeroizing<Vec<u8>>> {
+    encode_with(newest_of(versions), versions)
+}
+
+fn encode_with(newest: u32, versions: &Versions) -> Result<Zeroizing<Vec<u8>>> {
     let entry = |(version, key): (&u32, &Arc<Secret<32>>)| VersionEntry {
         version: *version,
         key: Zeroizing::new(base16ct::lower::encode_string(key.expose())),
     };
-    let entry = FileEntry { format: FORMAT, versions: versions.iter().map(entry).collect() };
+    let entry = FileEntry { format: FORMAT, newest, versions: versions.iter().map(entry).collect() };
     // Reserved at once: a growing buffer would leave copies of keys behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(64 + 112 * versions.len()));
+    let mut text = Zeroizing::new(Vec::with_capacity(96 + 112 * versions.len()));
     serde_json::to_writer(&mut *text, &entry)
         .map_err(|e| Error::new(ErrorKind::Unavailable, "the local root could not be encoded").with_source(e))?;
     text.push(b'\n');
@@ -268,8 +296,11 @@ fn encode(versions: &Versions) -> Result<Zeroizing<Vec<u8>>> {
 }
 
 /// # Errors
+/// The number of the newest version, and the versions that are there.
+///
+/// # Errors
 /// A sentence that says what is wrong with the text and quotes nothing of it.
-fn decode(text: &[u8]) -> Result<Versions, &'static str> {
+fn decode(text: &[u8]) -> Result<(u32, Versions), &'static str> {
     let entry: FileEntry = serde_json::from_slice(text).map_err(|_| "it is not the JSON of one")?;
     if entry.format != FORMAT {
         return Err("unknown format; update strongroom");
@@ -286,9 +317,12 @@ fn decode(text: &[u8]) -> Result<Versions, &'static str> {
     if versions.is_empty() || versions.contains_key(&0) {
         return Err("it has no version, or a version 0");
     }
+    if newest_of(&versions) > entry.newest {
+        return Err("it has a version above its newest");
+    }
     // Whatever serde lets pass: unknown and repeated members, arrays for objects, other orders and spaces.
-    match encode(&versions) {
-        Ok(again) if again.ct_eq(text).into() => Ok(versions),
+    match encode_with(entry.newest, &versions) {
+        Ok(again) if again.ct_eq(text).into() => Ok((entry.newest, versions)),
         _ => Err("it is not spelled as FORMAT.md says"),
     }
 }

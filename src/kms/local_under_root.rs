@@ -192,7 +192,8 @@ impl LocalKms {
     /// # Errors
     /// `Denied` if the root KEK refuses, or the file was altered; `Unavailable` or `Throttled` if its KMS does not answer, or
     /// the file cannot be read; `InvalidArgument` if there is no file, or it can be read by others, is not a KEK file, holds bare
-    /// KEKs ([`Self::adopt_root`] wraps them) or rests under another root KEK.
+    /// KEKs ([`Self::adopt_root`] wraps them) or rests under another root KEK; `RolledBack` if it lacks the newest version that a
+    /// KEK had: restore its newest copy.
     pub async fn open_under(path: impl AsRef<Path>, root: Arc<dyn Kms>, root_kek: KekUri) -> Result<Self> {
         let root = Root::shared(root, root_kek)?;
         let file = KekFile::open(path.as_ref())?;
@@ -236,7 +237,8 @@ impl LocalKms {
         if let Some(old) = &self.root {
             held = unwrap_all(old, &before, &held).await?;
         }
-        let mut after = Content { root: Some(root.kek().clone()), ..Content::default() };
+        let root_kek = Some(root.kek().clone());
+        let mut after = Content { root: root_kek, destroyed: before.destroyed.clone(), ..Content::default() };
         let mut keks = Keks::new();
         for (name, mut kek) in held {
             let mut stored = before.keks.get(&name).ok_or_else(|| no_such_kek(&name))?.clone();
@@ -293,9 +295,9 @@ impl LocalKms {
     async fn add(&self, name: &str, region: Region, key: Secret<32>) -> Result<KekUri> {
         let uri = uri(name)?;
         // Known before the root KMS is asked, and checked again when it counts.
-        self.content()?.must_be_free(name)?;
-        let held = self.at_rest(name, 1, &region, key).await?;
-        self.change(Some((name, 1, &held)), |content| content.insert(name, region, held.stored()))?;
+        let version = self.content()?.first_version(name)?;
+        let held = self.at_rest(name, version, &region, key).await?;
+        self.change(Some((name, version, &held)), |content| content.insert(name, region, version, held.stored()))?;
         Ok(uri)
     }
 
@@ -321,7 +323,7 @@ impl LocalKms {
             if next != version {
                 return Err(Error::new(ErrorKind::Conflict, "somebody else rotated the KEK meanwhile"));
             }
-            kek.versions.insert(version, held.stored());
+            kek.add(version, held.stored());
             Ok(version)
         })
     }

@@ -5,6 +5,8 @@ pub(crate) mod memory;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub(crate) mod row;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) mod schema_version;
 mod signal;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;

@@ -1,5 +1,6 @@
 //! The message format by itself: what vectors, reference implementations and fuzzers compare with.
 
+use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use crate::crypto::secret::{DataKey, Plaintext};
 use crate::crypto::suite::Suite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::opener::FileOpener;
+use crate::file::sealer::FileSealer;
 use crate::format::context::{CanonicalFields, Field};
 use crate::format::file::FileHead;
 use crate::format::message;
+use crate::format::stream::StreamOpener;
 use crate::key::data_key::{Hand, LoadedKey};
 use crate::key::id::{KeyId, TenantId};
 use crate::key::record::KeyRecord;
@@ -113,6 +116,55 @@ impl BareKey {
         let head = FileHead::parse(file)?;
         let decryptor = self.0.file_key().opener(&head, context)?;
         FileOpener::new(head, decryptor).open_bytes(file).map(Plaintext::into_unwiped)
+    }
+}
+
+/// Files too long to be made, from a chunk on that is far in them.
+impl BareKey {
+    /// What seals the end of a file, as if `first` full chunks stood before, under a salt of the caller's.
+    ///
+    /// # Errors
+    /// `InvalidArgument` or `Limit` for a context beyond its limits.
+    pub fn file_sealer_at(&self, context: &[Field<'_>], salt: [u8; 24], first: u64) -> Result<FileSealer> {
+        let sealer = self.0.file_key().sealer_with_salt(context, salt);
+        sealer.map(|(head, encryptor)| FileSealer::new((head, encryptor.at(first))))
+    }
+
+    /// What opens the file with this head.
+    ///
+    /// # Errors
+    /// `Unopenable` if it is another key's or context's.
+    pub fn file_opener(&self, context: &[Field<'_>], head: &FileHead) -> Result<FileOpener> {
+        Ok(FileOpener::new(head.clone(), self.0.file_key().opener(head, context)?))
+    }
+
+    /// Opens the chunks at the end of a file as a stream, as if `first` full chunks stood before.
+    ///
+    /// # Errors
+    /// `Unopenable`.
+    pub fn open_file_from(
+        &self,
+        context: &[Field<'_>],
+        head: &FileHead,
+        first: u64,
+        mut chunks: &[u8],
+    ) -> Result<Vec<u8>> {
+        let mut opener = StreamOpener::new(self.0.file_key().opener(head, context)?).at(first);
+        let mut text = Vec::new();
+        loop {
+            let opened = opener.output()?;
+            if !opened.is_empty() {
+                text.extend_from_slice(opened);
+                opener.take(usize::MAX);
+            } else if opener.has_ended() {
+                return Ok(text);
+            } else if chunks.is_empty() {
+                opener.end()?;
+            } else {
+                let read = chunks.read(opener.space()).unwrap_or_default();
+                opener.fill(read);
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::shared_file::{SharedFile, Version};
+use crate::shared_file::{self, SharedFile, Version};
 use crate::watermark::text::{self, Marks};
 use crate::watermark::{Mark, Subject, Watermark};
 
@@ -71,6 +71,7 @@ impl FileWatermark {
     }
 
     /// Opens a file that [`Self::create`] made. It is never created here: a watermark that is missing is not one without marks.
+    /// If others than its owner can write it, the operator's log says so.
     ///
     /// # Errors
     /// `InvalidArgument` if there is no file, or something else than a file; `Malformed` if it is not a watermark, with the line
@@ -82,6 +83,8 @@ impl FileWatermark {
             let message = format!("there is no watermark at {}: create it with the room", file.path().display());
             return Err(Error::invalid(message));
         }
+        // Marks are no secret, but who lowers them can put the key store back.
+        shared_file::warn_if_others(file.path(), "the watermark", 0o022);
         let opened = Self::with(file);
         opened.0.marks()?;
         Ok(opened)

@@ -142,7 +142,12 @@ async fn a_tenant_enrolled_anew_opens_nothing_of_before() {
     let node = world.fresh(true).await;
     let keks: strongroom::KekExpression = "all_of(local:acme, local:second-holder)".parse().unwrap();
     let policy = strongroom::TenantPolicy::new(keks, crate::world::region()).scope_by(["channel"]);
-    node.admin("alice", "they came back").unwrap().enroll("acme", policy).await.unwrap();
+    let admin = node.admin("alice", "they came back").unwrap();
+    assert_eq!(kind(admin.enroll("acme", policy.clone()).await), ErrorKind::StoreInconsistent, "a key of it is left");
+    admin.enroll_anew("acme", policy).await.unwrap();
+    // It was taken away, and is put back.
+    assert_eq!(world.rows().iter().filter(|row| row.0 == old.0).count(), 0);
+    world.store.raw_put(&old.0, Some(old.1.clone()), old.2.clone());
     for watermark in [true, false] {
         let node = world.fresh(watermark).await;
         assert_eq!(kind(world.open(&node, "acme", "C9", &sealed).await), ErrorKind::Tampered);

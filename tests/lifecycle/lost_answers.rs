@@ -261,6 +261,7 @@ fn verbs() -> Vec<Verb> {
     let verb = |name, before, call| Verb { name, before, call };
     vec![
         verb("enroll", nothing, call!(|w, t| w.admin().enroll(t, w.policy(t)).await?)),
+        verb("ensure-enrolled", nothing, call!(|w, t| w.admin().ensure_enrolled(t, w.policy(t), None).await?)),
         verb(
             "set-policy",
             enrolled,

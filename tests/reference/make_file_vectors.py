@@ -4,7 +4,8 @@
     python make_file_vectors.py --check   writes nothing, and fails unless the directory holds just these
 
 The form is that of FORMAT.md, section 8, with `file` instead of `envelope`. Where the plaintext is long,
-`plaintext_len` and `plaintext_sha256` stand for `plaintext`. All is derived from names: each run makes the same bytes.
+`plaintext_len` and `plaintext_sha256` stand for `plaintext`. Those of files/far/ have single chunks of files that are too
+long to be written. All is derived from names: each run makes the same bytes.
 """
 
 import hashlib
@@ -14,7 +15,16 @@ import sys
 from pathlib import Path
 
 from strongroom_reference import Malformed, Unopenable, canonical_context, derive, message_key, seal_message
-from strongroom_reference_file import CHUNK, SEALED_CHUNK, TAG_LEN, build_file, open_file, seal_file
+from strongroom_reference_file import (
+    CHUNK,
+    MAX_CHUNKS,
+    SEALED_CHUNK,
+    TAG_LEN,
+    build_file,
+    far_chunks,
+    open_file,
+    seal_file,
+)
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "vectors" / "files"
 LONG = 1024  # bytes of plaintext from which on its hash stands for it
@@ -182,6 +192,24 @@ def vectors():
         yield unopenable(f"unopenable-{name}", f"Sealed with a file context of the {what}.", file_bound)
 
 
+# Where a counter of 8, 16, 24 or 32 bits, signed or not, begins anew, and the last full chunk that there can be.
+FAR = sorted({2**bits + off for bits in (8, 15, 16, 24, 31, 32) for off in (-1, 0, 1)} | {0, 1, MAX_CHUNKS - 2})
+
+
+def far_vectors():
+    """(name, vector)"""
+    for suite in (1, 2):
+        who = caller(suite)
+        head = seal_file(who, b"", derived(f"salt of far chunks, suite {suite}", 24))[:-TAG_LEN]
+        chunks = [{"number": k, "fill": i + 1} for i, k in enumerate(FAR)]
+        chunks.append({"number": MAX_CHUNKS - 1, "last": b"the end".hex()})
+        scenario = f"Chunks of the longest file, suite {suite}: numbers beyond 8, 16, 24 and 32 bits."
+        v = {"scenario": scenario} | who | {"head": head.hex(), "chunks": chunks}
+        for chunk, sealed in zip(chunks, far_chunks(v), strict=True):
+            chunk["sealed_sha256"] = hashlib.sha256(sealed).hexdigest()
+        yield f"far/chunks-suite-{suite}.json", v
+
+
 def outcome(v):
     try:
         return "opens", open_file(v)
@@ -203,13 +231,15 @@ def make():
         assert outcome(v) == (expect, plaintext), name
         assert f"{name}.json" not in made, name
         made[f"{name}.json"] = json.dumps(v, indent=2) + "\n"
+    for name, v in far_vectors():
+        made[name] = json.dumps(v, indent=2) + "\n"
     assert sum(map(len, made.values())) < MAX_TOTAL
     return made
 
 
 def main(check):
     made = make()
-    there = {path.name: path.read_text("utf-8") for path in DIRECTORY.glob("*.json")}
+    there = {path.relative_to(DIRECTORY).as_posix(): path.read_text("utf-8") for path in DIRECTORY.rglob("*.json")}
     if check:
         wrong = sorted(name for name in made | there if made.get(name) != there.get(name))
         for name in wrong:
@@ -217,7 +247,7 @@ def main(check):
             print(f"{name} {what}")
         print(f"{len(made)} vectors, {len(wrong)} wrong")
         return 1 if wrong else 0
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    (DIRECTORY / "far").mkdir(parents=True, exist_ok=True)
     for name in there.keys() - made.keys():
         (DIRECTORY / name).unlink()
     for name, content in made.items():

@@ -58,14 +58,14 @@ NAME, LIFE = "chat-eu", fixed("incarnation of the room", 16)
 KEYS = [(fixed(f"row key {n}"), fixed(f"control seed {n}")) for n in (1, 2)]
 ROOT = {1: fixed("root 1"), 2: fixed("root 2")}
 ROOT_FILE = (spelled({
-    "format": 1, "versions": [{"version": n, "key": key.hex()} for n, key in ROOT.items()],
+    "format": 1, "newest": len(ROOT), "versions": [{"version": n, "key": key.hex()} for n, key in ROOT.items()],
 }) + b"\n").decode()
 KEK_NAMES = ("acme-2025", "acme-2026", "second-holder", "stranger")
 KEKS = {name: fixed(f"KEK {name}") for name in KEK_NAMES}
 KEK_FILE = json.dumps({
     "format": 1,
     "keks": [
-        {"name": name, "region": EU, "enabled": True, "versions": [{"version": 1, "key": key.hex()}]}
+        {"name": name, "region": EU, "enabled": True, "newest": 1, "versions": [{"version": 1, "key": key.hex()}]}
         for name, key in KEKS.items()
     ],
 })
@@ -824,7 +824,7 @@ class Store:
             "fleet": mark("fleet", self.fleet, self.bytes[("fleet",)]),
             "tenant acme": mark("tenant acme", self.tenant, self.bytes[("tenant", "acme")]),
         }
-        self.watermark, self.root_file, self.text = True, ROOT_FILE, lambda text: text
+        self.watermark, self.root_file, self.kek_file, self.text = True, ROOT_FILE, KEK_FILE, lambda text: text
 
     def marked(self, epoch, digest, life=ACME_LIFE):
         self.marks["tenant acme"] = f"tenant acme {life} {epoch} {digest}\n"
@@ -856,7 +856,7 @@ class Store:
         v = {
             "room": NAME,
             "root_file": self.root_file,
-            "kek_file": KEK_FILE,
+            "kek_file": self.kek_file,
             "watermark": self.text("strongroom watermark 1\n" + "".join(self.marks.values())) if self.watermark else None,
             "now": NOW,
             "rows": listed,
@@ -983,9 +983,20 @@ def rooms():
     root_file("A root's file out of order", lambda text: text.replace('"version":1', '"version":3'))
     root_file("A root's file with another member", lambda text: text.replace('"versions"', '"more":1,"versions"'))
     root_file("A root's file with its members swapped", lambda text: (
-        '{"versions":' + text.split('"versions":')[1][:-2] + ',"format":1}\n'
+        '{"versions":' + text.split('"versions":')[1][:-2] + ',"format":1,"newest":2}\n'
     ))
-    root_file("A root's file without versions", lambda text: '{"format":1,"versions":[]}\n')
+    root_file("A root's file without versions", lambda text: '{"format":1,"newest":2,"versions":[]}\n')
+    root_file("A root's file whose newest version was cut out", lambda text: text[:text.index(',{"version":2')] + "]}\n")
+    root_file("A root's file with a version above its newest", lambda text: text.replace('"newest":2', '"newest":1'))
+
+    def kek_file(how, change):
+        store = Store()
+        store.kek_file = change(KEK_FILE)
+        assert store.kek_file != KEK_FILE, how
+        store.nothing(how)
+
+    kek_file("A KEK file without the newest version of a KEK", lambda text: text.replace('"newest": 1', '"newest": 2', 1))
+    kek_file("A KEK file with a version above its newest", lambda text: text.replace('"version": 1', '"version": 2', 1))
 
 
 def swap_lines(text, a, b):

@@ -154,6 +154,29 @@ def build_file(v, chunks, salt, key=None, canonical=None, **context_options):
     return MAGIC + header + salt + commitment + b"".join(sealed)
 
 
+def chunk_text(chunk):
+    """The plaintext of a chunk of a vector in files/far/: a full one of one byte, or the last one as it is."""
+    return bytes([chunk["fill"]]) * CHUNK if "fill" in chunk else bytes.fromhex(chunk["last"])
+
+
+def far_chunks(v):
+    """The chunks of a vector in files/far/, sealed; each at its number, wherever in the file that is. The head is checked as an
+    opener does."""
+    data_key, suite, _, tenant = caller_side(v)
+    head = bytes.fromhex(v["head"])
+    _, _, _, header, salt, commitment, head_len = parse_head(head)
+    require(head_len == len(head), "head")
+    context = file_context(header, tenant, whole_context(v))
+    aead, base_nonce, derived = chunked_keys(suite, derive(data_key, suite, "file"), salt, context)
+    require(hmac.compare_digest(commitment, derived), "commitment")
+    sealed = []
+    for chunk in v["chunks"]:
+        nonce = chunk_nonce(base_nonce, chunk["number"])
+        sealed.append(aead.encrypt(nonce, chunk_text(chunk), b""))
+        require(aead.decrypt(nonce, sealed[-1], b"") == chunk_text(chunk), "chunk")
+    return sealed
+
+
 def cut(plaintext):
     """The one chunking: full chunks, then a shorter one, which is empty behind a plaintext of full chunks only."""
     return [plaintext[k * CHUNK : (k + 1) * CHUNK] for k in range(len(plaintext) // CHUNK + 1)]
@@ -204,6 +227,13 @@ def check_vector(check, path):
         plaintext = bytes.fromhex(got.get("plaintext", ""))
         want = (["plaintext"], v["plaintext_len"], v["plaintext_sha256"])
         check(path.name, (list(got), len(plaintext), hashlib.sha256(plaintext).hexdigest()), want)
+
+
+def check_far_vector(check, path):
+    v = json.loads(path.read_text("utf-8"))
+    got = [hashlib.sha256(sealed).hexdigest() for sealed in far_chunks(v)]
+    check(path.name, got, [chunk["sealed_sha256"] for chunk in v["chunks"]])
+    check(f"{path.name}, no two alike", len(set(got)), len(got))
 
 
 def check_refusals(check, caller):
@@ -358,6 +388,10 @@ def self_test():
     check("there are scenarios", bool(scenarios), True)
     for path in scenarios:
         check_vector(check, path)
+    far = sorted(vectors.glob("far/*.json"))
+    check("there are far chunks", len(far), 2)
+    for path in far:
+        check_far_vector(check, path)
 
     for length in (32, 64, 65, 76, 128, 200):
         got = hkdf_expand_sha512_long(b"k" * 32, b"info", length)

@@ -587,9 +587,10 @@ def verdict(row, row_digest, mark):
 def root_unwrap(root_file, context, wrapped):
     value = parse_json(root_file.encode())
     versions = Members(("version", integer(1, 2**32 - 1)), ("key", digest_text))
-    Members(("format", integer(1, 1)), ("versions", list_of(versions, least=1)))(value)
+    Members(("format", integer(1, 1)), ("newest", integer(1, 2**32 - 1)), ("versions", list_of(versions, least=1)))(value)
     ascending(lambda it: it["version"], strictly=True)(value["versions"])
     need(spelled(value) + b"\n" == root_file.encode(), "the root's file")
+    need(value["versions"][-1]["version"] == value["newest"], "the root's newest version is not there")
     keys = {it["version"]: bytes.fromhex(it["key"]) for it in value["versions"]}
     need(all(len(set(key)) > 1 for key in keys.values()), "a key of equal bytes")
     return unwrap_local(keys, "root", context, wrapped)
@@ -632,6 +633,8 @@ class World:
         self.hints = {tuple(row["name"]): row for row in v["rows"] if row["name"][0] == "key"}
         self.marks = None if v["watermark"] is None else parse_marks(v["watermark"])
         file = json.loads(v["kek_file"])
+        for kek in file["keks"]:
+            need(max(it["version"] for it in kek["versions"]) == kek["newest"], "a KEK's newest version is not there")
         self.keks = {
             kek["name"]: {it["version"]: bytes.fromhex(it["key"]) for it in kek["versions"]} for kek in file["keks"]
         }

@@ -132,6 +132,33 @@ async fn a_file_of_a_later_version_is_refused_untouched() {
     assert_eq!(version, 99);
 }
 
+/// N beside N-1: what a later version only added keeps no process of this one from running and from starting.
+#[tokio::test]
+async fn a_process_goes_on_beside_a_later_schema_that_only_adds() {
+    let f = Fixture::new().await;
+    let later = |least: i64| {
+        format!(
+            "ALTER TABLE tenants ADD COLUMN later TEXT; ALTER TABLE data_keys ADD COLUMN later INTEGER NOT NULL DEFAULT 7;
+             CREATE TABLE later (n INTEGER) STRICT; INSERT INTO migrations (version, least_known) VALUES (2, {least});
+             PRAGMA user_version = 2"
+        )
+    };
+    let mut db = raw(&f.path()).await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(later(1))).execute(&mut db).await.unwrap();
+    let started = SqliteKeyStore::open(f.path()).await.unwrap();
+    for (store, name) in [(&f.store, "running"), (&started, "started")] {
+        assert!(is_written(store.put(&[put(&tenant(name), None, b"1")], Some(&|_| b"e".to_vec())).await));
+        assert_eq!(store.get(&tenant(name)).await.unwrap().unwrap(), b"1");
+    }
+    // One that has to be known is refused, and says so.
+    sqlx::raw_sql("UPDATE migrations SET least_known = 2 WHERE version = 2").execute(&mut db).await.unwrap();
+    let refused = refused(SqliteKeyStore::open(f.path()).await);
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert!(refused.to_string().contains("schema version 2") && refused.to_string().contains("update it"), "{refused}");
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut db).await.unwrap();
+    assert_eq!(version, 2, "it was changed");
+}
+
 #[tokio::test]
 async fn the_file_is_durable_and_strict() {
     let f = Fixture::new().await;

@@ -5,6 +5,7 @@
 mod disk;
 mod file;
 mod plaintext;
+mod private;
 mod rows;
 
 use std::path::Path;

@@ -38,6 +38,8 @@ use crate::store::{KeyStore, LogEntry, StoreCapacity};
 ///
 /// The user needs `USAGE` on the schema and `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables; to make them, `CREATE`.
 ///
+/// Nodes of two versions may share it: docs/upgrading.md says which.
+///
 /// Every call ends within [`PostgresOptions::timeout`] (10 seconds unless set), with `Unavailable` if the database does not
 /// answer; it reconnects by itself.
 ///
@@ -68,7 +70,7 @@ impl PostgresKeyStore {
     ///
     /// # Errors
     /// `InvalidArgument` if the URL does not parse or has a parameter that is not known, which would be passed over, or a later
-    /// version of strongroom wrote the schema; `StoreFault` if the database refuses the login, or the user may not create what is
+    /// version of strongroom wrote the schema so that this one cannot use it; `StoreFault` if the database refuses the login, or the user may not create what is
     /// missing; `Unavailable` if it does not answer.
     pub async fn connect(url: &str) -> Result<Self> {
         Self::connect_with(url, &PostgresOptions::default()).await
@@ -80,16 +82,23 @@ impl PostgresKeyStore {
     /// As [`Self::connect`]; `InvalidArgument` if the schema's name is none.
     pub async fn connect_with(url: &str, options: &PostgresOptions) -> Result<Self> {
         const CONNECT: &str = "connect to the key store";
+        const MIGRATE: &str = "migrate the key store";
         options.check()?;
         let connect = options::of_url(url)?;
         let open = async |connections| Sessions::open(connect.clone(), options, connections).await;
         let sessions = open(options.max_connections).await.map_err(|e| e.with_operation(CONNECT))?;
-        let schema = &options.schema;
-        let migrating = |mut db: Session| async move {
-            let done = schema::migrate(&mut db, schema).await;
+        let (schema, limit) = (&options.schema, options.migration_timeout);
+        let looking = |mut db: Session| async move {
+            let done = schema::is_up_to_date(&mut db, schema).await;
             db.ended(done)
         };
-        sessions.run("migrate the key store", migrating).await?;
+        if !sessions.run(MIGRATE, looking).await? {
+            let migrating = |mut db: Session| async move {
+                let done = schema::migrate(&mut db, schema, limit).await;
+                db.ended(done)
+            };
+            sessions.run_within(limit, MIGRATE, migrating).await?;
+        }
         let lease = open(1).await.map_err(|e| e.with_operation(CONNECT))?;
         let preparing = |mut db: Session| async move {
             let done = Reading::prepare(&mut db).await;

@@ -21,12 +21,18 @@ pub struct PostgresOptions {
     pub(super) max_connections: u32,
     pub(super) timeout: Duration,
     pub(super) schema: String,
+    pub(super) migration_timeout: Duration,
 }
 
 impl Default for PostgresOptions {
-    /// 10 connections, 10 seconds, schema `strongroom`.
+    /// 10 connections, 10 seconds, 10 minutes for a migration, schema `strongroom`.
     fn default() -> Self {
-        Self { max_connections: 10, timeout: Duration::from_secs(10), schema: "strongroom".to_owned() }
+        Self {
+            max_connections: 10,
+            timeout: Duration::from_secs(10),
+            schema: "strongroom".to_owned(),
+            migration_timeout: Duration::from_secs(600),
+        }
     }
 }
 
@@ -43,6 +49,14 @@ impl PostgresOptions {
     /// set.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.clamp(Duration::from_millis(100), Duration::from_secs(3600));
+        self
+    }
+
+    /// Longest time that connecting takes where the schema is to be brought up to date, by this node or by another one that it waits
+    /// for: such a statement is not held to [`Self::timeout`]. For a lock it waits no longer at once than a call does, and tries
+    /// again. From 100 milliseconds to a day; 10 minutes unless set.
+    pub fn migration_timeout(mut self, timeout: Duration) -> Self {
+        self.migration_timeout = timeout.clamp(Duration::from_millis(100), Duration::from_secs(24 * 3600));
         self
     }
 

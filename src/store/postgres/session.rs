@@ -70,9 +70,22 @@ impl Sessions {
     where
         F: Future<Output = Result<T>>,
     {
+        self.run_within(self.timeout, operation, call).await
+    }
+
+    /// The same for a call that may take as long as `limit`.
+    pub(super) async fn run_within<T, F>(
+        &self,
+        limit: Duration,
+        operation: &'static str,
+        call: impl Fn(Session) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let locked_by = Mutex::new(None);
         let tries = async {
-            let (mut patience, mut left) = (Patience::within(self.timeout), TRIES);
+            let (mut patience, mut left) = (Patience::within(limit), TRIES);
             loop {
                 // The timeout below ends it.
                 if let Some(pause) = patience.next_pause().filter(|pause| !pause.is_zero()) {
@@ -82,7 +95,7 @@ impl Sessions {
                 match call(Session { db, ended: false }).await {
                     Err(e) if waited_for_a_lock(&e) => {
                         *locked_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.holders().await);
-                        patience = Patience::within(self.timeout); // it has waited
+                        patience = Patience::within(limit); // it has waited
                     }
                     Err(e) if left > 1 && lost_a_race(&e) => {
                         left -= 1;
@@ -92,7 +105,7 @@ impl Sessions {
                 }
             }
         };
-        let done = match timeout(self.timeout, tries).await {
+        let done = match timeout(limit, tries).await {
             Ok(done) => done,
             Err(_) => Err(match locked_by.into_inner().unwrap_or_else(PoisonError::into_inner) {
                 Some(holders) => locks::held(&holders),

@@ -1,7 +1,7 @@
 //! The file: how it comes into being, how it is known for a store, and how it is noticed that another one stands in its place.
 
 use std::fmt;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind as IoErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -67,8 +67,10 @@ pub(super) async fn create(path: &Path) -> Result<()> {
     }
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".new-{}", draw_identity()?));
+    let private = new_private(Path::new(&name))?;
     let made = Unfinished(name.into());
     schema::make(&made.0).await?;
+    drop(private);
     place(made, path)
 }
 
@@ -84,8 +86,7 @@ pub(super) async fn back_up(from: &Path, to: &Path) -> Result<()> {
     let name = to.to_str().ok_or_else(|| Error::invalid("the backup's path is not UTF-8, as SQLite wants it"))?;
     let name = format!("{name}.new-{}", draw_identity()?);
     let mut db = settings(from).connect().await.map_err(failed)?;
-    // SQLite fills an empty file, and would make one that others can read.
-    let private = shared_file::options().write(true).create_new(true).open(&name).map_err(cannot_be_made)?;
+    let private = new_private(Path::new(&name))?;
     let made = Unfinished(name.clone().into());
     let not_written = |kind| Error::new(kind, "the backup cannot be written; check the room on its disk");
     let copied = sqlx::query("VACUUM INTO ?").bind(name).execute(&mut db).await;
@@ -93,6 +94,12 @@ pub(super) async fn back_up(from: &Path, to: &Path) -> Result<()> {
     db.close().await.map_err(failed)?;
     private.sync_all().map_err(|e| not_written(ErrorKind::StoreFault).with_source(e))?;
     place(made, to).map_err(|e| if e.kind() == ErrorKind::Conflict { taken() } else { e })
+}
+
+/// An empty file that only its owner can read, whatever the umask. SQLite fills it, and gives its mode to the files that it keeps
+/// beside it; by itself it would make one that others can read.
+fn new_private(path: &Path) -> Result<File> {
+    shared_file::options().write(true).create_new(true).open(path).map_err(cannot_be_made)
 }
 
 /// Gives a file that is whole its name.
@@ -112,7 +119,7 @@ fn place(made: Unfinished, path: &Path) -> Result<()> {
 
 /// Takes the name, which only one can, and puts the file in its place. For a moment an empty file is seen.
 fn claim_and_rename(made: &Path, path: &Path) -> Result<()> {
-    match OpenOptions::new().write(true).create_new(true).open(path) {
+    match shared_file::options().write(true).create_new(true).open(path) {
         Ok(_) => {}
         Err(e) if e.kind() == IoErrorKind::AlreadyExists => return Err(exists()),
         Err(e) => return Err(cannot_be_made(e)),
@@ -178,6 +185,14 @@ impl StoreFile {
         let mut header = Vec::with_capacity(HEADER);
         File::open(&path).and_then(|file| file.take(HEADER as u64).read_to_end(&mut header)).map_err(unreadable)?;
         check_header(&header)?;
+        let beside = |suffix: &str| {
+            let mut name = path.clone().into_os_string();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        for file in [path.clone(), beside("-wal"), beside("-shm")] {
+            shared_file::warn_if_others(&file, "the key store's file", 0o077);
+        }
         let seen = Seen { file: FileIdentity::of(&metadata), since: Instant::now() };
         Ok(Self { path, seen: Mutex::new(seen) })
     }

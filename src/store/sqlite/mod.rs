@@ -65,7 +65,7 @@ pub struct SqliteKeyStore {
 
 impl SqliteKeyStore {
     /// Makes a new store and opens it. The file comes into being with all of its tables, or not at all; of several that make it,
-    /// one does.
+    /// one does. Whatever the umask, it has mode 0600, and so have the two files that SQLite keeps beside it.
     ///
     /// # Errors
     /// `Conflict` if there is anything of that name, which is left as it is; `InvalidArgument` if the path has no file name;
@@ -77,7 +77,8 @@ impl SqliteKeyStore {
         Self::open(path).await
     }
 
-    /// Opens a store that is there, and brings its schema up to date.
+    /// Opens a store that is there, and brings its schema up to date. If others than its owner can read or write it, the operator's
+    /// log says so: no key stands in it bare, but who writes it can deny service, and who reads it learns tenants and scopes.
     ///
     /// # Errors
     /// `InvalidArgument` if there is no file, if it is not one that [`Self::create`] made, or if a later version of strongroom

@@ -7,10 +7,12 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::row::draw_identity;
+use crate::store::schema_version::{Migration, SchemaVersion};
 use crate::store::sqlite::session::{failed, settings};
 
 /// One script for each schema version, in order.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_rows.sql")];
+const MIGRATIONS: &[Migration] =
+    &[Migration { script: include_str!("../../../migrations/sqlite/0001_rows.sql"), least_known: 1 }];
 
 /// What a file of ours bears in its header.
 pub(super) const APPLICATION_ID: u32 = 0x7374_726d; // "strm"
@@ -27,7 +29,7 @@ pub(super) async fn make(path: &Path) -> Result<()> {
     let mut tx = db.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     let mark = format!("PRAGMA application_id = {APPLICATION_ID}"); // a number of our own
     sqlx::raw_sql(AssertSqlSafe(mark)).execute(&mut *tx).await.map_err(failed)?;
-    apply(&mut tx, MIGRATIONS).await?;
+    apply(&mut tx, 0, MIGRATIONS).await?;
     sqlx::query("INSERT INTO store_identity (id) VALUES (?)")
         .bind(draw_identity()?)
         .execute(&mut *tx)
@@ -46,37 +48,46 @@ pub(super) async fn make(path: &Path) -> Result<()> {
 /// Applies the scripts that the file lacks, in one transaction, so that of several processes one does it.
 ///
 /// # Errors
-/// `InvalidArgument` if a later version wrote it; nothing is changed then.
+/// `InvalidArgument` if a later version wrote it so that this one cannot use it; nothing is changed then.
 pub(super) async fn migrate(db: &mut SqliteConnection) -> Result<()> {
-    if missing(version(db).await?)?.is_empty() {
+    if version(db).await?.missing(MIGRATIONS)?.is_empty() {
         return Ok(());
     }
     let mut tx = db.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     // Somebody else may have done it while this one waited.
-    let scripts = missing(version(&mut tx).await?)?;
-    apply(&mut tx, scripts).await?;
+    let there = version(&mut tx).await?;
+    apply(&mut tx, there.version, there.missing(MIGRATIONS)?).await?;
     tx.commit().await.map_err(failed)
 }
 
-async fn apply(db: &mut SqliteConnection, scripts: &'static [&'static str]) -> Result<()> {
-    for script in scripts {
+async fn apply(db: &mut SqliteConnection, applied: i64, migrations: &'static [Migration]) -> Result<()> {
+    let mut newest = applied;
+    for Migration { script, least_known } in migrations {
+        newest += 1;
         sqlx::raw_sql(*script).execute(&mut *db).await.map_err(failed)?;
+        let insert = sqlx::query("INSERT INTO migrations (version, least_known) VALUES (?, ?)");
+        insert.bind(newest).bind(least_known).execute(&mut *db).await.map_err(failed)?;
     }
-    let stamp = format!("PRAGMA user_version = {}", MIGRATIONS.len()); // a number of our own
+    if migrations.is_empty() {
+        return Ok(());
+    }
+    let stamp = format!("PRAGMA user_version = {newest}"); // a number of our own
     sqlx::raw_sql(AssertSqlSafe(stamp)).execute(db).await.map_err(failed)?;
     Ok(())
 }
 
-async fn version(db: &mut SqliteConnection) -> Result<i64> {
-    sqlx::query_scalar("PRAGMA user_version").fetch_one(db).await.map_err(failed)
-}
-
-fn missing(version: i64) -> Result<&'static [&'static str]> {
-    let applied = usize::try_from(version).unwrap_or(usize::MAX);
-    MIGRATIONS.get(applied..).ok_or_else(|| {
-        let known = MIGRATIONS.len();
-        Error::invalid(format!(
-            "the key store has schema version {version}, this strongroom knows up to {known}: update it"
-        ))
-    })
+async fn version(db: &mut SqliteConnection) -> Result<SchemaVersion> {
+    let version = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *db).await.map_err(failed)?;
+    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'migrations')")
+        .fetch_one(&mut *db)
+        .await
+        .map_err(failed)?;
+    let least_known = if there {
+        // As the script says that came last: one that only adds carries on what an earlier one asked for.
+        let last = sqlx::query_scalar("SELECT least_known FROM migrations WHERE version = ?").bind(version);
+        last.fetch_optional(db).await.map_err(failed)?
+    } else {
+        None
+    };
+    Ok(SchemaVersion { version, least_known })
 }
