@@ -136,7 +136,8 @@ impl Flights {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the flight of `wanted`; or, if there is none, takes what `in_hand` finds, or starts one with `load` on `runtime`.
+    /// Takes what `in_hand` finds; or joins the flight of `wanted`, or starts one with `load` on `runtime`. Who has a key in hand takes
+    /// nothing of a refresh under way, its failure least of all.
     /// `is_ahead`: it goes on though nobody waits for it.
     pub(crate) fn join<F>(
         &self,
@@ -150,12 +151,12 @@ impl Flights {
         F: Future<Output = Loaded> + Send + 'static,
     {
         let mut flights = self.lock();
+        if let Some(key) = in_hand() {
+            return watch::channel(Some(Ok(key))).1;
+        }
         if let Some(flight) = flights.get_mut(&wanted) {
             flight.is_ahead |= is_ahead;
             return flight.land.subscribe();
-        }
-        if let Some(key) = in_hand() {
-            return watch::channel(Some(Ok(key))).1;
         }
         let (land, landed) = watch::channel(None);
         let stale = Stale::default();

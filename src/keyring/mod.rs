@@ -202,14 +202,14 @@ impl Keyring {
         self.load_unless_failing(Wanted::Opening(tenant.clone(), *key_id), in_hand).await
     }
 
-    /// Joins the load of a key, or starts it; unless it failed over and over until a moment ago.
+    /// The key in hand, or else the load of it, joined or started; unless it failed over and over until a moment ago.
     async fn load_unless_failing(
         self: &Arc<Self>,
         wanted: Wanted,
         in_hand: impl FnOnce() -> Option<Arc<CachedKey>>,
     ) -> Loaded {
         match self.failures.of(&wanted, self.now()) {
-            Some(failure) => Err(failure),
+            Some(failure) => in_hand().ok_or(failure),
             None => landing(self.start(wanted, false, in_hand)).await,
         }
     }
