@@ -228,7 +228,7 @@ impl ScopeHandle {
         match self.with_sealing_key_in_hand(plaintext.len(), |held, now| seal_with(held, now, context, plaintext, out))
         {
             InHand::Missing => self.seal_after_turn(context, plaintext, out),
-            done => done,
+            done @ InHand::Done(_) => done,
         }
     }
 

@@ -142,7 +142,7 @@ impl Making {
         tenant.is_under_way = false;
         if failed {
             let longest = SHORTEST_PAUSE.saturating_mul(1 << tenant.failed.min(10)).min(LONGEST_PAUSE);
-            tenant.rests_until = now + longest.mul_f64((1.0 + fraction) / 2.0);
+            tenant.rests_until = now + longest.mul_f64(f64::midpoint(1.0, fraction));
             tenant.failed += 1;
         } else {
             tenant.failed = 0;

@@ -111,20 +111,18 @@ impl Known {
             }
         }
         let periods = scopes.entry(at).or_default();
-        let at = match periods.iter().position(|made| made.period.as_ref() == period) {
-            Some(at) => at,
-            None => {
-                if periods.len() >= PERIODS {
-                    let goes = (1..periods.len()).fold(0, |goes, at| match (periods.get(at), periods.get(goes)) {
-                        (Some(one), Some(other)) if one.goes_before(other, period) => at,
-                        _ => goes,
-                    });
-                    periods.swap_remove(goes);
-                }
-                periods.push(Made { period: period.cloned(), active: None, creations: 0, epoch: 0 });
-                periods.len() - 1
+        let found = periods.iter().position(|made| made.period.as_ref() == period);
+        let at = found.unwrap_or_else(|| {
+            if periods.len() >= PERIODS {
+                let goes = (1..periods.len()).fold(0, |goes, at| match (periods.get(at), periods.get(goes)) {
+                    (Some(one), Some(other)) if one.goes_before(other, period) => at,
+                    _ => goes,
+                });
+                periods.swap_remove(goes);
             }
-        };
+            periods.push(Made { period: period.cloned(), active: None, creations: 0, epoch: 0 });
+            periods.len() - 1
+        });
         if let Some(made) = periods.get_mut(at) {
             change(made);
         }

@@ -66,55 +66,55 @@ impl Keyring {
             .collect();
         let mut awaited: Vec<&KekExpression> = of.iter().collect();
         let mut wrapped = 0;
-        let hedge = std::pin::pin!(tokio::time::sleep(self.kms.hedge_after()));
-        let mut hedge = Some(hedge);
+        let mut hedge = std::pin::pin!(tokio::time::sleep(self.kms.hedge_after()));
         while !awaited.is_empty() {
             let are_slow = || awaited.iter().all(|member| !self.hedge.is_quick(member, now));
-            let ended = match &mut hedge {
-                Some(sleep) if wrapped >= least && are_slow() => match select(running.next(), sleep.as_mut()).await {
+            let ended = if wrapped >= least && are_slow() {
+                match select(running.next(), hedge.as_mut()).await {
                     Either::Left((ended, _)) => ended,
                     Either::Right(_) => None,
-                },
-                _ => running.next().await,
+                }
+            } else {
+                running.next().await
             };
             let Some((member, is_wrapped)) = ended else { break };
             awaited.retain(|of| !std::ptr::eq(*of, member));
             wrapped += usize::from(is_wrapped);
         }
-        hedge.take();
         drop(running);
-        self.those_that_wrapped(tenant, of, least, answers)
+        those_that_wrapped(tenant, of, least, answers)
     }
+}
 
-    fn those_that_wrapped(
-        &self,
-        tenant: &TenantId,
-        of: &[KekExpression],
-        least: usize,
-        answers: Vec<Option<Result<WrappedKey>>>,
-    ) -> Result<Vec<WrappedKey>> {
-        let (mut wrapped, mut left_out, mut outage) = (Vec::new(), Vec::new(), None);
-        for (member, answer) in of.iter().zip(answers) {
-            match answer {
-                Some(Ok(key)) => wrapped.push(key),
-                Some(Err(e)) if !is_outage(&e) => return Err(e),
-                Some(Err(e)) => {
-                    left_out.push(member.to_string());
-                    outage = Some(weigh(outage, e));
-                }
-                None => left_out.push(member.to_string()),
+/// # Errors
+/// What one says that refuses; if too few wrapped, of the failures of the others the one that may pass.
+fn those_that_wrapped(
+    tenant: &TenantId,
+    of: &[KekExpression],
+    least: usize,
+    answers: Vec<Option<Result<WrappedKey>>>,
+) -> Result<Vec<WrappedKey>> {
+    let (mut wrapped, mut left_out, mut outage) = (Vec::new(), Vec::new(), None);
+    for (member, answer) in of.iter().zip(answers) {
+        match answer {
+            Some(Ok(key)) => wrapped.push(key),
+            Some(Err(e)) if !is_outage(&e) => return Err(e),
+            Some(Err(e)) => {
+                left_out.push(member.to_string());
+                outage = Some(weigh(outage, e));
             }
+            None => left_out.push(member.to_string()),
         }
-        if wrapped.len() < least {
-            return Err(outage.unwrap_or_else(no_wrapping));
-        }
-        if !left_out.is_empty() {
-            tracing::warn!(
-                %tenant,
-                ?left_out,
-                "a new data key was wrapped without KEKs that do not answer, as the policy allows; rewrap the tenant's keys when they do"
-            );
-        }
-        Ok(wrapped)
     }
+    if wrapped.len() < least {
+        return Err(outage.unwrap_or_else(no_wrapping));
+    }
+    if !left_out.is_empty() {
+        tracing::warn!(
+            %tenant,
+            ?left_out,
+            "a new data key was wrapped without KEKs that do not answer, as the policy allows; rewrap the tenant's keys when they do"
+        );
+    }
+    Ok(wrapped)
 }
