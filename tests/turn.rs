@@ -39,7 +39,7 @@ fn asked(name: &str, default: u64) -> u64 {
 /// How long each message waited.
 async fn seal_all(scopes: &[ScopeHandle], within: Duration) -> Vec<Duration> {
     let one = move |n: usize, scope: ScopeHandle| async move {
-        let part = (n as u32).wrapping_mul(2_654_435_769);
+        let part = u32::try_from(n).unwrap().wrapping_mul(2_654_435_769);
         tokio::time::sleep(within.mul_f64(f64::from(part) / f64::from(u32::MAX))).await; // its moment
         let began = Instant::now();
         scope.seal(&[], b"the first message of the hour").await.unwrap();

@@ -232,6 +232,13 @@ const DRIFT: i64 = 250;
 /// How many slots are emptied under one lock. Keys are taken out a shard of the map at a time: of 100 000 some 800.
 const SLICE: usize = 1_000;
 
+/// How many keys a sweep takes out before others have their turn: less than a millisecond's work.
+const FEW: usize = 64;
+
+/// Keys that are to be taken out, by their shards of the map.
+#[derive(Default)]
+pub(crate) struct Leaving(Vec<Vec<Arc<CachedKey>>>);
+
 pub(crate) type SlotKey = (TenantId, Scope);
 
 /// By tenant and id: another tenant's key of the same id is another key.
@@ -371,12 +378,41 @@ impl KeyCache {
         self.take_all(named)
     }
 
-    /// Takes out what is past its end at `now`.
+    /// Adds to `leaving` what is past its end at `now` of some keys, in the order of loading, from the place `from` on. Where to go on,
+    /// if there are more.
+    pub(crate) fn expired(&self, from: u64, now: Duration, leaving: &mut Leaving) -> Option<u64> {
+        self.look_at_some(from, |key| {
+            if now >= key.lives_until {
+                self.leaves(Arc::clone(key), leaving);
+            }
+        })
+    }
+
+    /// Takes some out that leave: few enough that nobody notices. How many there were; `None` if there are no more.
+    pub(crate) fn take_some(&self, leaving: &mut Leaving) -> Option<usize> {
+        let of_shard = leaving.0.iter_mut().find(|of_shard| !of_shard.is_empty())?;
+        let some = of_shard.split_off(of_shard.len().saturating_sub(FEW));
+        Some(self.take(&mut lock(&self.book), &some))
+    }
+
+    fn leaves(&self, key: Arc<CachedKey>, leaving: &mut Leaving) {
+        let shard = self.opening.shard_of(&key.found_by());
+        if leaving.0.len() <= shard {
+            leaving.0.resize_with(shard + 1, Vec::new);
+        }
+        if let Some(of_shard) = leaving.0.get_mut(shard) {
+            of_shard.push(key);
+        }
+    }
+
+    /// All that is past its end at `now`, at once.
+    #[cfg(test)]
     pub(crate) fn sweep(&self, now: Duration) -> usize {
-        let book = lock(&self.book);
-        let expired = book.order.values().filter(|key| now >= key.lives_until).cloned().collect();
-        drop(book);
-        self.take_all(expired)
+        let (mut from, mut leaving) = (Some(0), Leaving::default());
+        while let Some(place) = from {
+            from = self.expired(place, now, &mut leaving);
+        }
+        std::iter::from_fn(|| self.take_some(&mut leaving)).sum()
     }
 
     /// Takes out everything, and runs `meanwhile` under the same lock.
@@ -428,17 +464,16 @@ impl KeyCache {
         stopped
     }
 
-    /// The keys that sealed since they were last asked for here.
-    pub(crate) fn take_sealed(&self) -> Vec<Arc<CachedKey>> {
-        let book = lock(&self.book);
-        book.order
-            .values()
-            .filter(|key| {
-                key.sealed.load(Ordering::Relaxed) & LOOK_UP != 0
-                    && key.sealed.fetch_and(!LOOK_UP, Ordering::Relaxed) & LOOK_UP != 0
-            })
-            .cloned()
-            .collect()
+    /// Adds to `sealed` the keys that sealed since they were last asked for here, of some, in the order of loading, from the place
+    /// `from` on. Where to go on, if there are more.
+    pub(crate) fn take_sealed(&self, from: u64, sealed: &mut Vec<Arc<CachedKey>>) -> Option<u64> {
+        self.look_at_some(from, |key| {
+            if key.sealed.load(Ordering::Relaxed) & LOOK_UP != 0
+                && key.sealed.fetch_and(!LOOK_UP, Ordering::Relaxed) & LOOK_UP != 0
+            {
+                sealed.push(Arc::clone(key));
+            }
+        })
     }
 
     /// Gives `look` the keys in the order of loading, from the place `from` on, as many as are looked at under one lock. Where to go
@@ -459,11 +494,11 @@ impl KeyCache {
     /// that nobody waits long for the book. What was loaded anew meanwhile is another key, and stays. They are wiped here, outside
     /// of the locks.
     fn take_all(&self, keys: Vec<Arc<CachedKey>>) -> usize {
-        let mut by_shard: BTreeMap<usize, Vec<Arc<CachedKey>>> = BTreeMap::new();
+        let mut leaving = Leaving::default();
         for key in keys {
-            by_shard.entry(self.opening.shard_of(&key.found_by())).or_default().push(key);
+            self.leaves(key, &mut leaving);
         }
-        by_shard.values().map(|of_shard| self.take(&mut lock(&self.book), of_shard)).sum()
+        leaving.0.into_iter().map(|of_shard| self.take(&mut lock(&self.book), &of_shard)).sum()
     }
 
     /// Takes keys of one shard of the map out of it, their slots and the book.

@@ -40,7 +40,7 @@ use crate::key::room_record::RoomRecord;
 use crate::key::scope::Scope;
 use crate::keyring::admission::Admission;
 use crate::keyring::ahead::making_ahead;
-use crate::keyring::cache::{CachedKey, KeyCache, Slot, SlotRef};
+use crate::keyring::cache::{CachedKey, KeyCache, Leaving, Slot, SlotRef};
 use crate::keyring::failures::Failures;
 use crate::keyring::flight::{Flights, Loaded, Stale, Waiting, Wanted, landing};
 use crate::keyring::hedge::Hedge;
@@ -335,6 +335,14 @@ async fn sweeping(keyring: Weak<Keyring>) {
         let Some(keyring) = keyring.upgrade() else {
             return;
         };
-        keyring.cache.sweep(keyring.now());
+        // In slices: of very many that end together others on this thread are not to notice.
+        let (now, mut from, mut leaving) = (keyring.now(), Some(0), Leaving::default());
+        while let Some(place) = from {
+            from = keyring.cache.expired(place, now, &mut leaving);
+            tokio::task::yield_now().await;
+        }
+        while keyring.cache.take_some(&mut leaving).is_some() {
+            tokio::task::yield_now().await;
+        }
     }
 }

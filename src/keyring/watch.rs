@@ -225,7 +225,13 @@ impl Keyring {
     /// row, may hold them no more, and what is sealed under such a key nobody can ever open. Who misses his record seals no more, and
     /// the log says so. Idle keys are looked up once they have sealed again.
     async fn look_up_sealing_keys(&self) -> Result<()> {
-        let mut due = LookUps(self.cache.take_sealed());
+        let (mut due, mut from) = (LookUps(Vec::new()), Some(0));
+        while let Some(place) = from {
+            from = self.cache.take_sealed(place, &mut due.0);
+            if from.is_some() {
+                tokio::task::yield_now().await; // of very many others are not to notice
+            }
+        }
         while let Some(keys) = due.0.rchunks(RECORDS_AT_ONCE).next() {
             let names: Vec<_> = keys.iter().map(|key| RowKey::Key(key.tenant.clone(), *key.key.key_id())).collect();
             let rows = self.store.get_many(&names).await?;

@@ -43,7 +43,7 @@ impl Loss {
 
     /// A commit: whether its answer is to be lost.
     fn takes_this(&self) -> bool {
-        let counted = self.number.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let counted = self.number.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         let takes = counted == Ok(1);
         self.has_lost.fetch_or(takes, Ordering::SeqCst);
         takes
@@ -132,7 +132,7 @@ impl World {
         self.room.admin("a test", "to test").unwrap()
     }
 
-    fn policy(&self, tenant: &str) -> TenantPolicy {
+    fn policy(tenant: &str) -> TenantPolicy {
         let kek: KekExpression = format!("local:{tenant}").parse().unwrap();
         TenantPolicy::new(kek, region(EU))
             .scope_by(["channel"])
@@ -199,9 +199,8 @@ impl World {
         );
         // The clock goes on from one tenant to the next.
         let (first, hours) = picture.split_once("hour=").map_or((&*picture, None), |(first, rest)| (first, Some(rest)));
-        let of_any_hour =
-            |hours: &str| hours.split("hour=").map(|hour| format!("hour={}", &hour[14..])).collect::<String>();
-        format!("{first}{}", hours.map(of_any_hour).unwrap_or_default()).replace(tenant, "TENANT")
+        let rest = hours.unwrap_or_default().split("hour=").map(|hour| hour.get(14..).unwrap_or_default());
+        [first].into_iter().chain(rest).collect::<Vec<_>>().join("HOUR").replace(tenant, "TENANT")
     }
 
     /// A tenant of its own for each answer that a verb can lose, and one that loses none.
@@ -240,7 +239,7 @@ fn nothing<'a>(_: &'a World, _: &'a str) -> BoxFuture<'a, Result<(), Error>> {
 /// Enrolled, with a message in each of two channels.
 fn enrolled<'a>(world: &'a World, tenant: &'a str) -> BoxFuture<'a, Result<(), Error>> {
     Box::pin(async move {
-        world.admin().enroll(tenant, world.policy(tenant)).await?;
+        world.admin().enroll(tenant, World::policy(tenant)).await?;
         for channel in ["C1", "C2"] {
             world.seal(tenant, channel).await?;
         }
@@ -260,15 +259,19 @@ macro_rules! call {
     }};
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn verbs() -> Vec<Verb> {
     let verb = |name, before, call| Verb { name, before, call };
     vec![
-        verb("enroll", nothing, call!(|w, t| w.admin().enroll(t, w.policy(t)).await?)),
-        verb("ensure-enrolled", nothing, call!(|w, t| w.admin().ensure_enrolled(t, w.policy(t), None).await?)),
+        verb("enroll", nothing, call!(|w, t| w.admin().enroll(t, World::policy(t)).await?)),
+        verb("ensure-enrolled", nothing, call!(|w, t| w.admin().ensure_enrolled(t, World::policy(t), None).await?)),
         verb(
             "set-policy",
             enrolled,
-            call!(|w, t| w.admin().set_policy(&w.given(t).row, w.policy(t).cache_ttl(Duration::from_secs(9))).await?),
+            call!(|w, t| w
+                .admin()
+                .set_policy(&w.given(t).row, World::policy(t).cache_ttl(Duration::from_secs(9)))
+                .await?),
         ),
         verb("revoke", enrolled, call!(|w, t| w.admin().revoke(t, channel_one()).await?)),
         verb(
@@ -284,7 +287,7 @@ fn verbs() -> Vec<Verb> {
             "resume",
             call!(|w, t| {
                 enrolled(w, t).await?;
-                w.admin().suspend_opens(t, channel_one(), i64::MAX - 1).await?
+                w.admin().suspend_opens(t, channel_one(), i64::MAX - 1).await?;
             }),
             call!(|w, t| w.admin().resume_opens(t, channel_one()).await?),
         ),
@@ -297,7 +300,7 @@ fn verbs() -> Vec<Verb> {
                     Err(_) => w.admin().erase(t, channel_one(), DAY).await?,
                     erasure => erasure?,
                 };
-                w.admin().undo_erasure(t, &erasure.id).await?
+                w.admin().undo_erasure(t, &erasure.id).await?;
             }),
         ),
         verb(
@@ -343,7 +346,7 @@ fn verbs() -> Vec<Verb> {
                 enrolled(w, t).await?;
                 let to: KekExpression = format!("local:{t}us").parse()?;
                 w.admin().migrate_region(t, region(US), to, &gently()).await?;
-                w.count(t).await?
+                w.count(t).await?;
             }),
             call!(|w, t| w.admin().finish_migration(t, &region(EU), w.given(t).census.as_ref().unwrap()).await?),
         ),
@@ -361,7 +364,7 @@ fn verbs() -> Vec<Verb> {
                 enrolled(w, t).await?;
                 w.admin().rotate(t, &[("channel", "C1")]).await?;
                 w.give(t).await?;
-                w.count(t).await?
+                w.count(t).await?;
             }),
             call!(|w, t| {
                 w.admin().retire(t, &w.given(t).old_keys, w.given(t).census.as_ref().unwrap(), DAY).await?
@@ -396,13 +399,13 @@ fn erased_at(wait: Duration) -> Call {
         call!(|w, t| {
             enrolled(w, t).await?;
             w.admin().erase(t, channel_one(), Duration::ZERO).await?;
-            w.give(t).await?
+            w.give(t).await?;
         })
     } else {
         call!(|w, t| {
             enrolled(w, t).await?;
             w.admin().erase(t, channel_one(), DAY).await?;
-            w.give(t).await?
+            w.give(t).await?;
         })
     }
 }
@@ -421,7 +424,7 @@ async fn every_verb_whose_answer_was_lost_may_be_repeated_in_sqlite() {
     let losing = Arc::clone(&loss);
     let path: &Path = &folder.path().join("keys.db");
     let store = Failpoints::new(strongroom::testing::sqlite(path).await, move |point| {
-        if point.starts_with("store.put.") && point.ends_with(".after") && losing.takes_this() {
+        if point.strip_suffix("after").is_some_and(|point| point.starts_with("store.put.")) && losing.takes_this() {
             return Err(Error::new(ErrorKind::Unavailable, "the answer is lost"));
         }
         Ok(())
