@@ -249,25 +249,26 @@ async fn a_file_that_is_replaced_while_it_is_open_shows_and_is_the_one_that_is_u
     }
 }
 
-// What every other connection waits for keeps no lease from being renewed.
+// What all writers wait for keeps no lease from being renewed, and nobody from reading.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_is_read_while_all_else_waits() {
     let f = Fixture::new().await;
     let store = Arc::new(f.store);
     let mut other = raw(&f.folder.path().join("keys.db")).await;
     let writing = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let waiting: Vec<_> = (0..12)
+    let mut waiting: Vec<_> = (0..12)
         .map(|n| {
             let store = Arc::clone(&store);
             tokio::spawn(async move { store.put(&[put(&tenant(&format!("T{n}")), None, b"1")], None).await })
         })
         .collect();
-    // Some wait for the write lock, the others for a connection: a reading finds none.
-    while timeout(Duration::from_millis(100), store.get(&tenant("acme"))).await.is_ok() {}
+    // One waits for the write lock, the others for its connection.
+    assert!(timeout(Duration::from_millis(200), &mut waiting[0]).await.is_err(), "written beside another's lock");
     for _ in 0..3 {
         let began = Instant::now();
         store.log(Some(0), 10).await.unwrap();
-        assert!(began.elapsed() < Duration::from_secs(3), "a reading of the log waited for others");
+        assert_eq!(store.get(&tenant("acme")).await.unwrap(), None);
+        assert!(began.elapsed() < Duration::from_secs(3), "a reading waited for writers");
     }
     assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "the test did not test what it should");
     writing.rollback().await.unwrap();
