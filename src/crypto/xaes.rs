@@ -57,12 +57,8 @@ impl XaesKey {
 
     /// The AES-256-GCM key for all nonces that start with `prefix` (steps 3 to 5).
     pub(crate) fn derive(&self, prefix: &[u8; PREFIX_LEN]) -> Result<AeadKey, Refused> {
-        let depth = match self.backend {
-            Backend::RustCrypto => Depth::PortableAes,
-            #[cfg(feature = "aws-lc-rs")]
-            Backend::AwsLc => Depth::Cipher,
-        };
-        stack::swept(depth, || self.derive_here(prefix))
+        // On every backend single blocks are the portable AES's.
+        stack::swept(Depth::PortableAes, || self.derive_here(prefix))
     }
 
     fn derive_here(&self, prefix: &[u8; PREFIX_LEN]) -> Result<AeadKey, Refused> {
