@@ -4,6 +4,7 @@
 mod ahead;
 #[path = "room/building.rs"]
 mod building;
+mod captured_log;
 #[path = "room/lost_record.rs"]
 mod lost_record;
 #[path = "room/members.rs"]

@@ -1,10 +1,14 @@
 //! The SQLite key store beyond the contract (tests/contracts.rs).
 #![cfg(feature = "sqlite")]
 
+#[cfg(unix)]
+#[path = "../captured_log/mod.rs"]
+mod captured_log;
 #[cfg(target_os = "linux")]
 mod disk;
 mod file;
 mod plaintext;
+#[cfg(unix)]
 mod private;
 mod rows;
 

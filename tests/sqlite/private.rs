@@ -1,54 +1,16 @@
 //! Who else can read or write the files of a key store.
 
-use std::fmt::{self, Write as _};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use strongroom::{ErrorKind, FileWatermark, KeyStore as _, SqliteKeyStore, create_local, open_local};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
+use crate::captured_log::CapturedLog;
 use crate::{is_written, put, tenant};
 
-/// The warnings of this thread, a line each.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        write!(self.0, "{field}={value:?} ").unwrap();
-    }
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-impl Warnings {
-    fn take(&self) -> Vec<String> {
-        let told = std::mem::take(&mut *self.0.lock().unwrap());
-        told.into_iter().filter(|line| line.contains("others than its owner")).collect()
-    }
-}
+/// In every such warning.
+const OTHERS: &str = "others than its owner";
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -86,16 +48,16 @@ async fn a_store_is_private_whatever_the_umask() {
 async fn files_that_others_can_read_or_write_are_told_to_the_operator_s_log() {
     let folder = tempfile::tempdir().unwrap();
     let [path, watermark] = ["keys.db", "watermark"].map(|name| folder.path().join(name));
-    let warnings = Warnings::default();
+    let warnings = CapturedLog::from(tracing::Level::WARN);
     let _here = tracing::subscriber::set_default(warnings.clone());
     SqliteKeyStore::create(&path).await.unwrap().close().await;
     FileWatermark::create(&watermark).unwrap();
     FileWatermark::open(&watermark).unwrap();
-    assert_eq!(warnings.take(), [""; 0]);
+    assert_eq!(warnings.take(OTHERS), [""; 0]);
     for (open, verb) in [(0o640, "read"), (0o604, "read"), (0o660, "write"), (0o602, "write"), (0o644, "read")] {
         chmod(&path, open);
         SqliteKeyStore::open(&path).await.unwrap().close().await;
-        let told = warnings.take();
+        let told = warnings.take(OTHERS);
         assert_eq!(told.len(), 1, "{open:o}: {told:?}");
         let says = [verb, "the key store's file", "chmod 600", &format!("{open:o}"), path.to_str().unwrap()];
         assert!(says.iter().all(|what| told[0].contains(what)), "{told:?}");
@@ -103,10 +65,10 @@ async fn files_that_others_can_read_or_write_are_told_to_the_operator_s_log() {
     // Marks are no secret.
     chmod(&watermark, 0o644);
     FileWatermark::open(&watermark).unwrap();
-    assert_eq!(warnings.take(), [""; 0]);
+    assert_eq!(warnings.take(OTHERS), [""; 0]);
     chmod(&watermark, 0o664);
     FileWatermark::open(&watermark).unwrap();
-    assert!(warnings.take().concat().contains("write the watermark"));
+    assert!(warnings.take(OTHERS).concat().contains("write the watermark"));
 }
 
 /// `create_local` may be called again after a crash; a piece of a room that was whole is not made anew with nothing in it.
