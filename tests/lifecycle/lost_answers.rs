@@ -1,5 +1,6 @@
 //! Every verb of the control plane whose write is committed and whose answer is lost, on both key stores: repeated, it succeeds, and
-//! what stands then is what one call whose answer came leaves.
+//! what stands then is what one call whose answer came leaves. Of the others, `create_room` and `enroll_anew` are tried where rooms
+//! and enrolments are, and `resume_rewrap` and `resume_eviction` are such repeats themselves.
 //!
 //! PostgreSQL's answers are lost on the wire: a proxy takes the server's reply to a COMMIT and closes the connection. SQLite has no
 //! wire: its call returns an error after the work is done.
@@ -369,6 +370,15 @@ fn verbs() -> Vec<Verb> {
             call!(|w, t| {
                 w.admin().retire(t, &w.given(t).old_keys, w.given(t).census.as_ref().unwrap(), DAY).await?
             }),
+        ),
+        verb(
+            "force-retire",
+            call!(|w, t| {
+                enrolled(w, t).await?;
+                w.admin().rotate(t, &[("channel", "C1")]).await?;
+                w.give(t).await?;
+            }),
+            call!(|w, t| w.admin().force_retire_losing_data(t, &w.given(t).old_keys, DAY).await?),
         ),
         verb(
             "export",
