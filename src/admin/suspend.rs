@@ -115,27 +115,30 @@ impl Admin {
         let _turn = self.keyring.turns.fleet.lock().await;
         let mut patience = Patience::default();
         while patience.tries_again().await {
-            let mut until = None;
-            let (mark, expected) = match self.keyring.believed_fleet().await {
+            let (mark, expected, stands) = match self.keyring.believed_fleet().await {
                 Ok(Some(before)) => {
                     if matches!(change, FleetChange::SignAnew)
                         && before.row.generation == self.keyring.authority.load().generation()
                     {
                         return Ok(()); // others did, or decided anew
                     }
-                    until = before.row.record.opens_suspended_until;
-                    (self.keyring.settle(&Subject::Fleet, &before).await?, Some(before.row.digest))
+                    let mark = self.keyring.settle(&Subject::Fleet, &before).await?;
+                    (mark, Some(before.row.digest), before.row.record.opens_suspended_until)
                 }
                 Err(e) if matches!(change, FleetChange::SignAnew) => return Err(e),
                 // Gone, or another one: the watermark says which was the last, and this decision comes after it.
                 Err(e) if !matches!(e.kind(), ErrorKind::Tampered | ErrorKind::RolledBack | ErrorKind::Malformed) => {
                     return Err(e);
                 }
-                _ => self.keyring.last_fleet().await?,
+                _ => {
+                    let (mark, expected) = self.keyring.last_fleet().await?;
+                    (mark, expected, None)
+                }
             };
-            if let FleetChange::SuspendOpens(end) = change {
-                until = end;
-            }
+            let until = match change {
+                FleetChange::SuspendOpens(until) => until,
+                FleetChange::SignAnew => stands,
+            };
             let last = mark.ok_or_else(no_fleet)?;
             let next = FleetRecord {
                 room: last.incarnation,

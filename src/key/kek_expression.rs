@@ -79,7 +79,7 @@ impl KekExpression {
     /// member. Without a number nothing may be left out.
     pub(crate) fn is_part_of(&self, whole: &Self, members: Option<u8>) -> bool {
         let Some(members) = members else { return self == whole };
-        let least = |of: &[Self]| of.len().min(members.into());
+        let least = |of: &[Self]| Self::least_of(of, Some(members));
         match (self, whole) {
             (Self::One(kek), Self::One(of)) => kek == of,
             (Self::AllOf(parts), Self::AllOf(of)) => {
@@ -97,6 +97,11 @@ impl KekExpression {
             }
             _ => false,
         }
+    }
+
+    /// How many members of a group a new data key needs, if a policy says `members` of each; `None` stands for all.
+    pub(crate) fn least_of(group: &[Self], members: Option<u8>) -> usize {
+        members.map_or(group.len(), |members| group.len().min(members.into()))
     }
 
     /// How many KMS calls it takes to wrap a key for it, or to prove each of its wrappings: one for each KEK.

@@ -111,11 +111,11 @@ impl TenantPolicy {
         self
     }
 
-    /// How many members of each `any_of` a new data key needs, 1 to 8: of those that do not answer, or are throttled, the others are
-    /// left out. Default: all of them, so that while a replica or an escrow is down nothing new is sealed.
+    /// How many members of each `any_of` a new data key needs, 1 to 8: where so many wrapped it, those that do not answer, or are
+    /// throttled, are left out. Default: all of them, so that while a replica or an escrow is down nothing new is sealed.
     ///
     /// With fewer, whoever can cut off an escrow's KMS has new keys made without the escrow. A *denial* is an answer: no key is made
-    /// then. A key that lacks members has them after [`Admin::rewrap`](crate::Admin::rewrap), which leaves nobody out; until
+    /// then, and none if a member wrapped it and cannot be asked to prove that ([`Self::verify_new_keys`]). A key that lacks members has them after [`Admin::rewrap`](crate::Admin::rewrap), which leaves nobody out; until
     /// then [`Admin::keys`](crate::Admin::keys) shows what it is wrapped for, and the log warned of it.
     ///
     /// ```

@@ -20,7 +20,7 @@ const LAST_FOR: Duration = Duration::from_secs(30);
 /// Most KEKs of which that is remembered.
 const MOST: usize = 1_000;
 
-/// KEKs that kept others waiting, and until when they are asked last.
+/// KEKs that kept others waiting, or were down when a key was wrapped, and until when they are asked last.
 #[derive(Default)]
 pub(crate) struct Hedge(Mutex<HashMap<KekUri, Duration>>);
 

@@ -15,11 +15,6 @@ use crate::key::wrapped_key::WrappedKey;
 use crate::keyring::Keyring;
 use crate::keyring::wrapping::{no_wrapping, weigh};
 
-/// How many of a group have to wrap, by what the policy says: `None` stands for all.
-pub(crate) fn least(group: &[KekExpression], members: Option<u8>) -> usize {
-    members.map_or(group.len(), |members| group.len().min(members.into()))
-}
-
 /// What a group gave. One member is no group.
 pub(crate) fn group(mut wrapped: Vec<WrappedKey>) -> Result<WrappedKey> {
     match wrapped.len() {

@@ -18,7 +18,7 @@ use crate::key::tenant::TenantRecord;
 use crate::key::wrapped_key::{WrappedKey, Wrapping};
 use crate::keyring::Keyring;
 use crate::keyring::cache::CachedKey;
-use crate::keyring::members::{group, is_outage, least};
+use crate::keyring::members::{group, is_outage};
 
 /// The KEKs that were denied on the way.
 type Denied = Mutex<Vec<KekUri>>;
@@ -36,7 +36,7 @@ impl Keyring {
         let (first, others, least) = match keks {
             KekExpression::One(kek) => (kek, None, 1),
             KekExpression::AnyOf(of) => match of.split_first() {
-                Some((KekExpression::One(kek), others)) => (kek, Some(others), least(of, members)),
+                Some((KekExpression::One(kek), others)) => (kek, Some(others), KekExpression::least_of(of, members)),
                 _ => return self.make_here(row, keks, context).await,
             },
             KekExpression::AllOf(_) => return self.make_here(row, keks, context).await,
@@ -93,7 +93,8 @@ impl Keyring {
                 }
                 KekExpression::AnyOf(of) => {
                     let wrap = |e| self.wrap(row, e, members, context, data_key);
-                    group(self.wrap_for_members(&row.tenant, of, least(of, members), wrap).await?)
+                    let least = KekExpression::least_of(of, members);
+                    group(self.wrap_for_members(&row.tenant, of, least, wrap).await?)
                 }
                 KekExpression::AllOf(of) => {
                     let components = split::split(data_key, of.len())?;
